@@ -1,0 +1,140 @@
+# Tessera's build.
+#
+#   make                      the program (build/tessera) and every library
+#   make test                 every test program, run by tests/run
+#   make test FLOOR=vision    one floor's tests
+#   make BUILD=build/asan SAN=address,undefined test
+#   make CC=clang CXX=clang++ BUILD=build/clang
+#   make fuzz                 libFuzzer targets (clang)
+#
+# A floor (src/base, src/tensor, ...) is one archive; what it may link is the floors below it, so
+# an arrow that runs up fails at the link as well as in tests/house.
+
+BUILD   ?= build
+CC      ?= gcc
+CXX     ?= g++
+VERSION := $(shell cat VERSION)
+
+OPT     ?= -O2 -g
+WARN    := -Wall -Wextra -Werror -Wformat=2 -Wimplicit-fallthrough -Wshadow -Wstrict-prototypes \
+           -Wmissing-prototypes -Wpointer-arith -Wundef -Wvla -Wwrite-strings
+WARNXX  := -Wall -Wextra -Werror -Wformat=2 -Wshadow
+HARDEN  := -fstack-protector-strong -fstack-clash-protection -fPIC
+ifneq ($(shell uname -m),aarch64)
+HARDEN  += -fcf-protection=full
+endif
+ifeq ($(SAN),)
+HARDEN  += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+else
+SANFLAGS := -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
+endif
+DEFS    := -D_GNU_SOURCE -DTESS_VERSION='"$(VERSION)"'
+INC     := -Iinclude -Isrc
+CFLAGS   = -std=gnu17 $(OPT) $(WARN) $(HARDEN) $(SANFLAGS) $(DEFS) $(INC) -MMD -MP $(EXTRA_CFLAGS)
+CXXFLAGS = -std=gnu++17 $(OPT) $(WARNXX) $(HARDEN) $(SANFLAGS) $(DEFS) $(INC) -MMD -MP
+LDFLAGS  = -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack $(SANFLAGS) -fopenmp
+
+FLOORS  := base tensor index vision text fusion train serve cli
+
+# What each floor links, itself first.
+LINKS_base   := base
+LINKS_tensor := tensor base
+LINKS_index  := index base
+LINKS_vision := vision tensor base
+LINKS_text   := text tensor base
+LINKS_fusion := fusion vision text tensor index base
+LINKS_train  := train $(LINKS_fusion)
+LINKS_serve  := serve $(LINKS_fusion)
+LINKS_cli    := cli train serve $(LINKS_fusion)
+
+# The libraries that a floor opens its one door to.
+LIBS_base   := -ljansson -lxxhash -lpthread -lm
+LIBS_tensor := -ldnnl -lm
+LIBS_index  := -lfaiss -lopenblas -lsqlite3 -lstdc++ -ldl -lm
+LIBS_vision := -ljpeg -lpng -lwebp -lwebpdemux -lz -lm
+LIBS_text   := -lutf8proc -lm
+LIBS_serve  := -lmicrohttpd -lpthread
+
+# One operator, one stem: the list of sources is read from the operator table.
+OPS     := $(shell sed -n 's/^TESS_OP(\([a-z0-9_]*\)).*/src\/tensor\/ops\/\1.c/p' src/tensor/ops.def 2>/dev/null)
+
+srcs     = $(if $(filter tensor,$1),$(OPS)) $(wildcard src/$1/*.c) $(wildcard src/$1/*.cpp)
+objs     = $(patsubst src/%,$(BUILD)/obj/%.o,$(basename $(call srcs,$1)))
+
+# Kernels are plain C, compiled once for each instruction set; cpu.c picks the table at run time.
+KERNELS := $(wildcard src/tensor/kernels/*.c)
+ISAS    := base avx2 avx512 avx512bf16
+ISA_base       :=
+ISA_avx2       := -mavx2 -mfma -mf16c
+ISA_avx512     := $(ISA_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512
+ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
+KERNEL_FLAGS   := -O3 -fopenmp -ffp-contract=fast -fno-math-errno -fno-trapping-math
+KERNEL_OBJS    := $(foreach i,$(ISAS),$(patsubst src/tensor/kernels/%.c,$(BUILD)/obj/tensor/kernels/%.$(i).o,$(KERNELS)))
+
+.PHONY: all lib test check-format fuzz clean install
+.SECONDARY:
+all: $(BUILD)/tessera
+lib: $(FLOORS:%=$(BUILD)/lib/%.a)
+
+$(BUILD)/obj/tensor/%.o: EXTRA_CFLAGS += -fopenmp -ffp-contract=fast -fno-math-errno
+$(BUILD)/obj/vision/%.o: EXTRA_CFLAGS += -fopenmp
+
+$(BUILD)/obj/%.o: src/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -c $< -o $@
+$(BUILD)/obj/%.o: src/%.cpp Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS) -c $< -o $@
+
+define kernel_rule
+$(BUILD)/obj/tensor/kernels/%.$1.o: src/tensor/kernels/%.c Makefile
+	@mkdir -p $$(@D)
+	$$(CC) $$(CFLAGS) $$(KERNEL_FLAGS) $$(ISA_$1) -DTESS_ISA=$1 -c $$< -o $$@
+endef
+$(foreach i,$(ISAS),$(eval $(call kernel_rule,$i)))
+
+define floor_rule
+$(BUILD)/lib/$1.a: $$(call objs,$1) $(if $(filter tensor,$1),$(KERNEL_OBJS))
+	@mkdir -p $$(@D)
+	@rm -f $$@
+	ar rcsD $$@ $$^
+endef
+$(foreach f,$(FLOORS),$(eval $(call floor_rule,$f)))
+
+archives = $(patsubst %,$(BUILD)/lib/%.a,$(LINKS_$1))
+libs     = $(foreach f,$(LINKS_$1),$(LIBS_$f))
+
+$(BUILD)/tessera: $(call archives,cli)
+	$(CC) $(LDFLAGS) -pie -o $@ -Wl,--start-group $^ -Wl,--end-group $(call libs,cli)
+
+# Tests: tests/<floor>/test_*.c, a program each; a file dropped in is a test.
+define test_rule
+TESTS_$1 := $$(patsubst tests/%.c,$(BUILD)/tests/%,$$(wildcard tests/$1/test_*.c))
+$(BUILD)/tests/$1/%: tests/$1/%.c $$(call archives,$1) Makefile
+	@mkdir -p $$(@D)
+	$$(CC) $$(CFLAGS) -Itests $$(LDFLAGS) -o $$@ $$< -Wl,--start-group $$(call archives,$1) -Wl,--end-group $$(call libs,$1) -lcmocka -lm
+endef
+$(foreach f,$(FLOORS),$(eval $(call test_rule,$f)))
+ALL_TESTS := $(foreach f,$(if $(FLOOR),$(FLOOR),$(FLOORS)),$(TESTS_$f))
+
+tests: $(ALL_TESTS) $(if $(FLOOR),,$(BUILD)/tessera)
+test: tests
+	BUILD=$(BUILD) tests/run $(if $(FLOOR),--floor $(FLOOR)) $(ALL_TESTS)
+
+# Fuzz targets: tests/fuzz/fuzz_<floor>_<name>.c, each linked with its floor's archives.
+FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+define fuzz_rule
+$(BUILD)/fuzz/fuzz_$1_%: tests/fuzz/fuzz_$1_%.c $$(call archives,$1) Makefile
+	@mkdir -p $$(@D)
+	$$(CC) $$(CFLAGS) -fsanitize=fuzzer $$(LDFLAGS) -o $$@ $$< -Wl,--start-group $$(call archives,$1) -Wl,--end-group $$(call libs,$1)
+endef
+$(foreach f,$(FLOORS),$(eval $(call fuzz_rule,$f)))
+fuzz: $(FUZZ)
+
+check-format:
+	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h' '*.cpp')
+
+clean:
+	rm -rf $(BUILD)
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
