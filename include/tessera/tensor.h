@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tensor: a graph of coarse operators, passes over it, a plan, and a device that runs the plan.
+ *
+ * A model is a function that appends operators to a graph.  Builders return value ids and latch the
+ * first error in the graph, as FILE does: later calls are no-ops and tess_graph_check reports once,
+ * with the module path and the shapes.
+ *
+ * Shape letters: B batch, T text tokens, P patches, N rows (any packing of the former), C width,
+ * H heads, D head dimension, F hidden, V vocabulary, L layers, Z joint embedding, S segments,
+ * K captions per picture.  Row-major, outermost first, always contiguous.
+ */
+#ifndef TESSERA_TENSOR_H
+#define TESSERA_TENSOR_H
+
+#include "tessera/base.h"
+
+/* ---- types -------------------------------------------------------------------------------- */
+
+typedef enum tess_dtype {
+    TESS_F32,
+    TESS_BF16,
+    TESS_F16,
+    TESS_I32,
+    TESS_U8,
+    TESS_I8,
+    TESS_DTYPE_COUNT,
+} tess_dtype;
+size_t tess_dtype_bytes(tess_dtype t);
+const char *tess_dtype_name(tess_dtype t); /* "f32", "bf16", ... */
+
+#define TESS_MAX_RANK 6
+typedef struct tess_shape {
+    int32_t rank;
+    int64_t dim[TESS_MAX_RANK];
+} tess_shape;
+#define TESS_SHAPE_OF(...)                                                                         \
+    tess_shape_make((int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                     \
+                    (const int64_t[]){__VA_ARGS__})
+tess_shape tess_shape_make(int rank, const int64_t *dims);
+int64_t tess_shape_count(const tess_shape *s); /* elements; 1 for rank 0 */
+bool tess_shape_equal(const tess_shape *a, const tess_shape *b);
+/* "(512,36,192)"; for messages and dumps. */
+void tess_shape_print(const tess_shape *s, tess_buf *out);
+
+/* bf16 is the upper half of an f32, rounded to nearest even; NaN stays NaN. */
+uint16_t tess_bf16_from_f32(float x);
+float tess_f32_from_bf16(uint16_t x);
+
+/* ---- graph -------------------------------------------------------------------------------- */
+
+typedef struct tess_graph tess_graph;
+typedef int32_t tess_value; /* 0: none */
+
+tess_graph *tess_graph_new(void);
+void tess_graph_free(tess_graph *g);
+/* The first error latched by a builder, or TESS_OK. */
+TESS_MUST_USE tess_status tess_graph_check(const tess_graph *g);
+/* One line per node: "%12 = layernorm %9, %3, %4 {eps=1e-05} -> f32 (64,192) ... @visual.ln_pre". */
+void tess_graph_print(const tess_graph *g, tess_buf *out);
+
+/* Module path: scopes join with dots; operators are named by the scope they are built in. */
+void tess_scope_push(tess_graph *g, const char *fmt, ...) TESS_PRINTF(2, 3);
+void tess_scope_pop(tess_graph *g);
+/* Values made in this scope (until its pop) are computed again for the backward pass rather than
+ * kept, once tess_graph_recompute has run. */
+void tess_scope_recompute(tess_graph *g);
+
+tess_dtype tess_value_dtype(const tess_graph *g, tess_value v);
+tess_shape tess_value_shape(const tess_graph *g, tess_value v);
+/* Fails the graph unless v has this shape: an executable shape comment. */
+#define TESS_SHAPE(g, v, ...) tess_shape_require((g), (v), TESS_SHAPE_OF(__VA_ARGS__))
+void tess_shape_require(tess_graph *g, tess_value v, tess_shape shape);
+
+/* A leaf bound to a buffer at each run. */
+tess_value tess_input(tess_graph *g, const char *name, tess_dtype dtype, tess_shape shape);
+/* A leaf that lives in a store: group/name under the current scope ("visual.ln_pre" + "weight").
+ * The empty name in the empty scope means the whole group as one flat f32 run. */
+tess_value tess_state(tess_graph *g, const char *group, const char *name, tess_dtype dtype,
+                      tess_shape shape);
+/* The first value with this name (inputs) or path (states), 0 when there is none. */
+tess_value tess_graph_find(const tess_graph *g, const char *name);
+/* All states of a group in creation order; returns how many, fills at most max. */
+int64_t tess_graph_states(const tess_graph *g, const char *group, tess_value *out, int64_t max);
+const char *tess_value_name(const tess_graph *g, tess_value v); /* leaf's name or node's path */
+
+/* ---- operators: data movement ------------------------------------------------------------- */
+
+tess_value tess_cast(tess_graph *g, tess_value x, tess_dtype dtype);
+tess_value tess_reshape(tess_graph *g, tess_value x, tess_shape shape);
+/* Rows of table (V,C) f32 by ids (N) i32 -> (N,C) dtype.  Ids outside 0..V-1 give zero rows. */
+tess_value tess_embedding(tess_graph *g, tess_value table, tess_value ids, tess_dtype dtype);
+/* Pictures (B,S,S,3) u8 -> rows (B*P, 3*p*p) dtype, (x/255 - mean)/std, column order (channel, row,
+ * column) so that a convolution weight (C,3,p,p) is a linear weight (C,3*p*p). No gradient. */
+typedef struct tess_patchify_options {
+    int64_t patch;
+    float mean[3], std[3];
+    tess_dtype dtype;
+} tess_patchify_options;
+tess_value tess_patchify(tess_graph *g, tess_value pictures, tess_patchify_options o);
+/* x (B,P,C) and token (C) f32 -> (B,P+1,C), token first. */
+tess_value tess_prepend_token(tess_graph *g, tess_value x, tess_value token);
+
+/* ---- operators: pointwise ----------------------------------------------------------------- */
+
+tess_value tess_add(tess_graph *g, tess_value a, tess_value b); /* same shape and dtype */
+/* x (B,T,C) + table (T,C) f32, over the batch. */
+tess_value tess_add_rows(tess_graph *g, tess_value x, tess_value table);
+tess_value tess_scale(tess_graph *g, tess_value x, float factor);
+
+typedef enum tess_unary_kind {
+    TESS_RELU,
+    TESS_GELU,       /* x * Phi(x), by erf */
+    TESS_GELU_TANH,  /* tanh approximation */
+    TESS_QUICK_GELU, /* x * sigmoid(1.702 x) */
+    TESS_SILU,
+    TESS_UNARY_COUNT,
+} tess_unary_kind;
+const char *tess_unary_name(tess_unary_kind k);
+tess_value tess_unary(tess_graph *g, tess_value x, tess_unary_kind kind);
+
+/* ---- operators: rows ---------------------------------------------------------------------- */
+
+/* y = (x - mean) * rstd * weight + bias over the last axis; weight, bias (C) f32.  Outputs y like
+ * x, and mean, rstd (N) f32 for the gradient. */
+tess_value tess_layernorm(tess_graph *g, tess_value x, tess_value weight, tess_value bias,
+                          float eps);
+/* y = x / max(|x|, eps) over the last axis, f32 out. */
+tess_value tess_l2norm(tess_graph *g, tess_value x);
+
+/* y (...,M) = x (...,K) w(M,K)^T + bias (M) f32 or 0, then activation (relu only; others are a
+ * tess_unary), then + residual (...,M) or 0.  x, w, residual of one dtype; y of that dtype. */
+typedef struct tess_linear_options {
+    tess_value bias, residual;
+    bool relu;
+} tess_linear_options;
+tess_value tess_linear(tess_graph *g, tess_value x, tess_value w, tess_linear_options o);
+/* y (...,M) = x (...,K) w(K,M): weights stored input x output, as CLIP's projections are. */
+tess_value tess_project(tess_graph *g, tess_value x, tess_value w);
+
+/* Softmax attention inside segments of packed rows.
+ *   self: qkv (N,3C) or (B,T,3C), rows [q;k;v] each C = H*D wide;
+ *   cross: q (Nq,C) and kv (N,2C).
+ * Segments: `offsets` (S+1) i32, rows offsets[s]..offsets[s+1] attend to each other; 0: each of the
+ * leading B entries is a segment (rank 3) .  Rows at and after offsets[S] give zeros.
+ * For cross attention each segment has Nq/S queries.  Scores are scaled by 1/sqrt(D).
+ * Outputs y (N,C) like qkv without the 3, and lse (H,N) f32. */
+typedef struct tess_sdpa_options {
+    int64_t heads;
+    bool causal;
+    tess_value offsets;
+    tess_value kv;
+    int64_t max_segment; /* longest segment, with offsets; sizes the scratch */
+} tess_sdpa_options;
+tess_value tess_sdpa(tess_graph *g, tess_value qkv, tess_sdpa_options o);
+
+typedef enum tess_pool_kind {
+    TESS_POOL_MEAN,
+    TESS_POOL_FIRST,
+    TESS_POOL_LAST,
+    TESS_POOL_COUNT,
+} tess_pool_kind;
+/* x (N,C) with offsets (S+1) i32, or x (B,T,C) with offsets 0 -> (S or B, C) like x.  An empty
+ * segment gives zeros. */
+tess_value tess_pool(tess_graph *g, tess_value x, tess_value offsets, tess_pool_kind kind);
+
+/* ---- operators: objectives ---------------------------------------------------------------- */
+
+/* Symmetric softmax contrastive loss (Radford et al. 2021), tiled: never a B x B matrix.
+ * a (B,Z) f32, b (K*B,Z) f32 unit rows; slot k of b is rows k*B..(k+1)*B-1 and forms its own B x B
+ * problem with a; row i of a matches row i of each slot.  log_scale () or (1) f32.
+ * loss () f32 = mean over slots of (CE(rows) + CE(columns)) / 2.  Also lse of rows and columns. */
+tess_value tess_contrast_softmax(tess_graph *g, tess_value a, tess_value b, tess_value log_scale);
+/* Sigmoid loss (Zhai et al. 2023): sum of -log sigmoid(+-(scale*a.b + bias)) / B, mean over slots. */
+tess_value tess_contrast_sigmoid(tess_graph *g, tess_value a, tess_value b, tess_value log_scale,
+                                 tess_value bias);
+/* sum_i weight[i] * x[i] of scalars -> () f32; n <= 8. */
+tess_value tess_weighted_sum(tess_graph *g, const tess_value *x, const float *weight, int n);
+
+/* ---- operators: state --------------------------------------------------------------------- */
+
+/* state += x, at the end of x's life (gradient accumulation).  An effect: always part of a plan. */
+void tess_accumulate(tess_graph *g, tess_value state, tess_value x);
+/* Sum of squares of a flat f32 state -> (1) f32, in double, in a fixed order. */
+tess_value tess_sumsq(tess_graph *g, tess_value x);
+/* AdamW (Loshchilov & Hutter 2019) in one pass over flat f32 states param, grad, m, v (n).
+ * hyper (4) f32 input: lr, 1/(1-beta1^t), 1/(1-beta2^t), grad_scale.  Gradient used is
+ * grad * grad_scale * min(1, clip / (norm * grad_scale)), norm = sqrt(sumsq); clip 0: none.  Decay
+ * only for the first n_decayed elements.  grad is zeroed in the same pass.  When sumsq is not finite
+ * nothing but grad changes.  Effect. */
+typedef struct tess_adamw_options {
+    float beta1, beta2, eps, weight_decay, clip;
+    int64_t n_decayed;
+} tess_adamw_options;
+void tess_adamw(tess_graph *g, tess_value param, tess_value grad, tess_value m, tess_value v,
+                tess_value hyper, tess_value sumsq, tess_adamw_options o);
+
+/* ---- passes ------------------------------------------------------------------------------- */
+
+/* Reverse-mode gradients: appends the nodes that compute d(sum_i <y[i], dy[i]>)/d wrt[j] to g and
+ * returns them in out (0 where wrt[j] does not matter to y).  dy[i] 0 means ones, for scalars.
+ * Only paths from wrt to y are walked. */
+TESS_MUST_USE tess_status tess_graph_grad(tess_graph *g, const tess_value *y, const tess_value *dy,
+                                          int64_t n_y, const tess_value *wrt, int64_t n_wrt,
+                                          tess_value *out);
+/* A new graph in which values of recompute scopes are cloned beside their first backward use.
+ * map (old value -> new value, tess_graph_n_values entries) may be NULL. */
+TESS_MUST_USE tess_status tess_graph_recompute(const tess_graph *g, tess_graph **out,
+                                               tess_value *map);
+int64_t tess_graph_n_values(const tess_graph *g); /* ids are below this */
+
+/* ---- store -------------------------------------------------------------------------------- */
+
+/* Named states in groups; each group is one flat, zeroed, 64-byte aligned f32 run in which every
+ * entry starts at a multiple of 16 elements.  Entries with rank > 1 come first in their group, in
+ * the order of their addition, then those of rank <= 1: weight decay is a prefix. */
+typedef struct tess_store tess_store;
+tess_store *tess_store_new(void);
+void tess_store_free(tess_store *s);
+/* Adds what the graph's states of `group` need (those already there must agree in shape). */
+TESS_MUST_USE tess_status tess_store_add_graph(tess_store *s, const tess_graph *g,
+                                               const char *group);
+TESS_MUST_USE tess_status tess_store_add(tess_store *s, const char *group, const char *name,
+                                         tess_shape shape);
+/* A group of the same layout as another: moments, gradients. */
+TESS_MUST_USE tess_status tess_store_mirror(tess_store *s, const char *group, const char *like);
+/* Lays out and allocates; no additions after it. */
+TESS_MUST_USE tess_status tess_store_allocate(tess_store *s);
+float *tess_store_group(const tess_store *s, const char *group, int64_t *out_n); /* flat run */
+int64_t tess_store_n_decayed(const tess_store *s, const char *group);
+float *tess_store_find(const tess_store *s, const char *group, const char *name,
+                       tess_shape *out_shape); /* NULL when absent */
+int64_t tess_store_n_entries(const tess_store *s, const char *group);
+const char *tess_store_entry(const tess_store *s, const char *group, int64_t i, float **out_data,
+                             tess_shape *out_shape);
+
+/* ---- safetensors -------------------------------------------------------------------------- */
+
+/* Opens and checks a file: header <= 100 MB, no duplicates, offsets contiguous without holes, last
+ * end = file end, sizes without overflow, at most 1e6 tensors.  Data stays mapped. */
+typedef struct tess_tensors tess_tensors;
+typedef struct tess_tensor {
+    const char *name;
+    const char *dtype; /* the file's own word: "F32", "BF16", ... */
+    tess_shape shape;
+    const uint8_t *data;
+    size_t n_bytes;
+} tess_tensor;
+TESS_MUST_USE tess_status tess_tensors_open(const char *path, tess_tensors **out);
+TESS_MUST_USE tess_status tess_tensors_parse(tess_bytes bytes, const char *name,
+                                             tess_tensors **out); /* borrows bytes */
+void tess_tensors_free(tess_tensors *t);
+int64_t tess_tensors_count(const tess_tensors *t);
+const tess_tensor *tess_tensors_at(const tess_tensors *t, int64_t i); /* in the file's order */
+const tess_tensor *tess_tensors_find(const tess_tensors *t, const char *name);
+const char *tess_tensors_metadata(const tess_tensors *t, const char *key); /* NULL: absent */
+/* Writes whole or absent; order: descending alignment, then name; metadata pairs besides
+ * {"format":"pt"}. */
+typedef struct tess_pair {
+    const char *key, *value;
+} tess_pair;
+TESS_MUST_USE tess_status tess_tensors_save(const char *path, const tess_tensor *tensors, int64_t n,
+                                            const tess_pair *metadata, int64_t n_metadata);
+/* Loads `group` entries from a file by name (F32, BF16, F16 converted); a name missing, extra or of
+ * another shape fails with the list of all of them.  Prefix is put before each entry's name. */
+TESS_MUST_USE tess_status tess_store_load(tess_store *s, const char *group, const tess_tensors *t,
+                                          const char *prefix);
+
+/* ---- plan and device ---------------------------------------------------------------------- */
+
+typedef struct tess_device tess_device;
+/* The null device plans and never computes; the cpu device computes. */
+const tess_device *tess_device_null(void);
+const tess_device *tess_device_cpu(void);
+
+/* Memory shared by plans that never run at the same time; grows to the largest. */
+typedef struct tess_workspace tess_workspace;
+tess_workspace *tess_workspace_new(void);
+void tess_workspace_free(tess_workspace *w);
+size_t tess_workspace_bytes(const tess_workspace *w);
+
+typedef struct tess_plan tess_plan;
+/* Plans the nodes that `outputs` and the graph's effects need.  Checks itself: a replay with
+ * byte-range ownership; a fault is TESS_INVALID "plan: ...".  The plan keeps its own copy of what
+ * it needs of g; store and workspace must outlive it. */
+TESS_MUST_USE tess_status tess_plan_build(const tess_graph *g, const tess_value *outputs,
+                                          int64_t n_outputs, const tess_device *device,
+                                          tess_store *store, tess_workspace *workspace,
+                                          tess_plan **out);
+void tess_plan_free(tess_plan *p);
+/* Binds an input leaf; the pointer must stay valid while the plan runs. */
+TESS_MUST_USE tess_status tess_plan_bind(tess_plan *p, const char *input, const void *data);
+TESS_MUST_USE tess_status tess_plan_run(tess_plan *p);
+/* Step by step: poisons released memory, checks every output, and fails at the first NaN or
+ * infinity with the module path. */
+TESS_MUST_USE tess_status tess_plan_run_debug(tess_plan *p);
+/* An output's data, valid until another plan of the workspace runs. */
+const void *tess_plan_output(const tess_plan *p, tess_value v);
+typedef struct tess_plan_stats {
+    int64_t n_steps;
+    size_t arena_bytes, scratch_bytes, live_bytes; /* placed; largest operator scratch; sum of live */
+    double flops;                                  /* of one run, by the operators' own counts */
+} tess_plan_stats;
+tess_plan_stats tess_plan_get_stats(const tess_plan *p);
+void tess_plan_print(const tess_plan *p, tess_buf *out);
+/* Seconds and FLOPs per operator name over all runs since profiling was switched on. */
+void tess_plan_profile(tess_plan *p, bool on);
+void tess_plan_print_profile(const tess_plan *p, tess_buf *out);
+
+/* Threads that operators use; 0: all of tess_cpu_count(). */
+void tess_compute_threads(int n);
+
+/* Library versions, for doctor. */
+void tess_tensor_versions(tess_json_writer *w);
+
+#endif

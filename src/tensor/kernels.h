@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* CPU kernels: plain C, compiled once per instruction set (see ISAS in the Makefile); an intrinsic,
+ * where one pays, stands beside a portable twin under #if.  A kernel is single-threaded and works on
+ * a range of rows; operators split the rows among threads in fixed chunks, so that results do not
+ * depend on the number of threads.
+ *
+ * Activations are f32 or bf16 (`dtype`); statistics, gradients of parameters and sums are f32. */
+#ifndef TESSERA_TENSOR_KERNELS_H
+#define TESSERA_TENSOR_KERNELS_H
+
+#include "tessera/tensor.h"
+
+typedef struct tess_attention_args {
+    tess_dtype dtype;
+    const void *q, *k, *v;             /* first row of the segment, first element of the head */
+    int64_t q_stride, k_stride, v_stride; /* elements between rows */
+    int64_t n_q, n_k, head_dim;
+    bool causal; /* query i sees keys 0..i */
+    float scale;
+    void *y; /* n_q rows, head's first element */
+    int64_t y_stride;
+    float *lse; /* n_q */
+    float *scratch;
+    /* backward only */
+    const void *dy;
+    void *dq, *dk, *dv; /* strides as q, k, v */
+} tess_attention_args;
+
+typedef struct tess_kernels {
+    void (*convert)(tess_dtype to, void *out, tess_dtype from, const void *in, int64_t n);
+    void (*add)(tess_dtype t, void *out, const void *a, const void *b, int64_t n);
+    void (*axpy)(float *y, const float *x, float a, int64_t n); /* y += a x */
+    void (*scale)(tess_dtype t, void *out, const void *x, float a, int64_t n);
+    void (*unary)(tess_unary_kind k, tess_dtype t, void *y, const void *x, int64_t n);
+    void (*unary_grad)(tess_unary_kind k, tess_dtype t, void *dx, const void *x, const void *dy,
+                       int64_t n);
+    /* rows x width */
+    void (*layernorm)(tess_dtype t, void *y, float *mean, float *rstd, const void *x,
+                      const float *weight, const float *bias, float eps, int64_t rows, int64_t width);
+    /* dx; dweight and dbias (width) are added to. */
+    void (*layernorm_grad)(tess_dtype t, void *dx, float *dweight, float *dbias, const void *x,
+                           const float *weight, const float *mean, const float *rstd,
+                           const void *dy, int64_t rows, int64_t width);
+    void (*l2norm)(tess_dtype t, float *y, float *norm, const void *x, int64_t rows, int64_t width);
+    void (*l2norm_grad)(tess_dtype t, void *dx, const float *y, const float *norm, const float *dy,
+                        int64_t rows, int64_t width);
+    /* floats of scratch for one (segment, head) of up to n_q x n_k */
+    int64_t (*attention_scratch)(int64_t n_q, int64_t n_k, int64_t head_dim);
+    void (*attention)(const tess_attention_args *a);
+    void (*attention_grad)(const tess_attention_args *a);
+    void (*patchify)(tess_dtype t, void *out, const uint8_t *picture, int64_t size, int64_t patch,
+                     const float mean[3], const float std[3]); /* one picture */
+    double (*sumsq)(const float *x, int64_t n);
+    /* One AdamW pass; grad is zeroed.  lr, bias corrections and the gradient's factor are final. */
+    void (*adamw)(float *p, float *g, float *m, float *v, int64_t n, float lr, float beta1,
+                  float beta2, float eps, float decay, float correct1, float correct2,
+                  float grad_factor);
+    /* max and sum of exp(x*scale - max) of a row, merged into the running pair */
+    void (*row_lse)(const float *x, int64_t n, float scale, float *running_max, float *running_sum);
+    /* p[j] = exp(x[j]*scale - lse) */
+    void (*row_softmax)(float *p, const float *x, int64_t n, float scale, float lse);
+} tess_kernels;
+
+/* The table for tess_isa_get(). */
+const tess_kernels *tess__kernels(void);
+/* The table for one instruction set, for tests; NULL when this processor lacks it. */
+const tess_kernels *tess__kernels_for(tess_isa isa);
+
+/* Inside kernels/*.c: TESS_K(name) gives name its instruction set's suffix. */
+#define TESS_K_PASTE(name, isa)  tess__##name##_##isa
+#define TESS_K_EXPAND(name, isa) TESS_K_PASTE(name, isa)
+#define TESS_K(name)             TESS_K_EXPAND(name, TESS_ISA)
+
+#endif
