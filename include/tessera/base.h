@@ -225,6 +225,7 @@ typedef enum tess_field_kind {
     TESS_FIELD_STRING, /* char *, from the arena */
     TESS_FIELD_REALS3, /* double[3], from an array of 3 or one number */
     TESS_FIELD_OBJECT, /* const tess_json * */
+    TESS_FIELD_VALUE,  /* const tess_json *, of any kind: the caller looks closer */
 } tess_field_kind;
 typedef struct tess_field {
     const char *key;
