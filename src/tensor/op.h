@@ -123,6 +123,8 @@ tess_value tess__node_add(tess_graph *g, const tess_op *op, const void *attrs, c
 #define TESS_NODE(g, op, attrs, ...)                                                               \
     tess__node_add((g), (op), (attrs), (const tess_value[]){__VA_ARGS__},                          \
                    (int)(sizeof((tess_value[]){__VA_ARGS__}) / sizeof(tess_value)))
+/* A tensor of one value: the cotangent of a scalar. */
+tess_value tess__fill(tess_graph *g, tess_dtype dtype, tess_shape shape, float value);
 /* Latches an error found by a builder before it could add a node. */
 void tess__graph_fail(tess_graph *g, tess_status code);
 

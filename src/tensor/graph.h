@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The graph's insides, for passes. */
+#ifndef TESSERA_TENSOR_GRAPH_H
+#define TESSERA_TENSOR_GRAPH_H
+
+#include "tensor/op.h"
+
+typedef struct tess_node {
+    const tess_op *op;
+    const void *attrs;
+    const char *scope;              /* module path, "" at the root */
+    tess_value in[TESS_MAX_IN];     /* 0: absent optional input */
+    int n_in;
+    tess_value out;                 /* first output; 0 for effects without outputs */
+    bool backward;                  /* made by tess_graph_grad */
+    bool recompute;                 /* built inside a recompute scope */
+} tess_node;
+
+typedef struct tess_value_info {
+    int64_t node;
+    int slot;
+    tess_dtype dtype;
+    tess_shape shape;
+} tess_value_info;
+
+/* Attributes of the two leaves. */
+typedef struct tess_leaf_attrs {
+    const char *group; /* NULL for inputs */
+    const char *name;  /* full path */
+} tess_leaf_attrs;
+extern const tess_op tess__op_input, tess__op_state;
+
+struct tess_graph {
+    tess_arena arena;
+    tess_node *nodes;
+    size_t n_nodes, cap_nodes;
+    tess_value_info *values; /* [0] is unused */
+    size_t n_values, cap_values;
+    const char *scope;       /* current */
+    const char **scopes;     /* enclosing ones */
+    bool *scope_recompute;
+    size_t n_scopes, cap_scopes, cap_recompute;
+    int n_recompute;  /* enclosing recompute scopes */
+    bool in_backward; /* nodes added now belong to a gradient */
+    tess_status status;
+    char *message;
+};
+
+static inline const tess_node *tess__value_node(const tess_graph *g, tess_value v)
+{
+    return &g->nodes[g->values[v].node];
+}
+/* Adds a node under a given scope and flags, for passes that copy. */
+tess_value tess__node_copy(tess_graph *g, const tess_node *like, const tess_value *in);
+/* The operand (no data) that describes v; rank -1 for 0. */
+tess_operand tess__operand(const tess_graph *g, tess_value v);
+
+#endif

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Activation recompute (Chen et al. 2016) as a pass: graph in, graph out.
+ *
+ * Forward values built in a recompute scope are not kept for the backward pass.  The new graph is a
+ * copy in which a backward node that wants such a value gets a clone of its producer, placed just
+ * before that node; the clone's own inputs are cloned likewise until a value outside any recompute
+ * scope (kept, as usual) is reached.  A clone is made once and shared by later backward uses. */
+#include "tensor/graph.h"
+
+#include <string.h>
+
+typedef struct pass {
+    const tess_graph *from;
+    tess_graph *to;
+    tess_value *kept;   /* old value -> first copy */
+    tess_value *redone; /* old value -> clone for the backward pass */
+} pass;
+
+static void copy_outputs(const tess_node *n, tess_value first, tess_value *map)
+{
+    for (int k = 0; k < n->op->n_out; k++) {
+        map[n->out + k] = first ? first + k : 0;
+    }
+}
+
+static tess_value backward_input(pass *p, tess_value v);
+
+static void redo(pass *p, const tess_node *n)
+{
+    tess_value in[TESS_MAX_IN] = {0};
+    for (int k = 0; k < n->n_in; k++) {
+        in[k] = backward_input(p, n->in[k]);
+    }
+    p->to->in_backward = true;
+    copy_outputs(n, tess__node_copy(p->to, n, in), p->redone);
+    p->to->in_backward = false;
+}
+
+/* Recursion is as deep as the longest chain inside one recompute scope. */
+static tess_value backward_input(pass *p, tess_value v)
+{
+    if (v == 0) {
+        return 0;
+    }
+    const tess_node *n = tess__value_node(p->from, v);
+    if (!n->recompute || n->backward) {
+        return p->kept[v];
+    }
+    if (!p->redone[v]) {
+        redo(p, n);
+    }
+    return p->redone[v];
+}
+
+static void copy_node(pass *p, const tess_node *n)
+{
+    tess_value in[TESS_MAX_IN] = {0};
+    for (int k = 0; k < n->n_in; k++) {
+        in[k] = n->backward ? backward_input(p, n->in[k]) : p->kept[n->in[k]];
+    }
+    p->to->in_backward = n->backward;
+    if (n->op->flags & TESS_OP_LEAF) {
+        const tess_leaf_attrs *a = n->attrs;
+        const tess_value_info *v = &p->from->values[n->out];
+        p->kept[n->out] = a->group ? tess_state(p->to, a->group, a->name, v->dtype, v->shape)
+                                   : tess_input(p->to, a->name, v->dtype, v->shape);
+    } else {
+        copy_outputs(n, tess__node_copy(p->to, n, in), p->kept);
+    }
+    p->to->in_backward = false;
+}
+
+tess_status tess_graph_recompute(const tess_graph *g, tess_graph **out, tess_value *map)
+{
+    *out = NULL;
+    TESS_TRY(tess_graph_check(g));
+    pass p = {.from = g, .to = tess_graph_new()};
+    p.kept = tess_alloc_array(g->n_values, sizeof *p.kept);
+    p.redone = tess_alloc_array(g->n_values, sizeof *p.redone);
+    tess_status st = p.to && p.kept && p.redone ? TESS_OK : TESS_NOMEM;
+    for (size_t i = 0; st == TESS_OK && i < g->n_nodes; i++) {
+        copy_node(&p, &g->nodes[i]);
+        st = tess_graph_check(p.to);
+    }
+    if (st == TESS_OK && map) {
+        memcpy(map, p.kept, g->n_values * sizeof *map);
+    }
+    tess_free(p.kept);
+    tess_free(p.redone);
+    if (st == TESS_OK) {
+        *out = p.to;
+    } else {
+        tess_graph_free(p.to);
+    }
+    return st;
+}
