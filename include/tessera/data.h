@@ -3,7 +3,7 @@
  * the loader that turns them into batches.
  *
  *   tess_dataset   many files -> n samples, each read by index: encoded picture, captions
- *   tess_hooks     the two places where pixels and tokens come in (vision/ and text/, or a test's)
+ *   tess_hooks     the places where pixels and tokens come in (vision/ and text/, or a test's)
  *   tess_loader    (dataset, hooks, options) -> batches in a fixed order, by any number of threads
  *   tess_captions  every caption of the data set tokenized, for evaluation
  *
@@ -14,24 +14,25 @@
 #define TESSERA_DATA_H
 
 #include "tessera/base.h"
+#include "tessera/vision.h"
 
 /* ---- what can be wrong -------------------------------------------------------------------- */
 
 /* Why a sample, a caption or the rest of a shard was left out.  Nothing is left out uncounted. */
 typedef enum tess_bad {
     TESS_BAD_NONE,
-    TESS_BAD_NO_PICTURE,       /* captions without a picture */
-    TESS_BAD_NO_CAPTION,       /* a picture without any (usable) caption */
-    TESS_BAD_TRUNCATED,        /* the shard ends early; counted once for the shard */
-    TESS_BAD_TAR_HEADER,       /* checksum or fields of a tar header; the shard's rest is left out */
-    TESS_BAD_RECORD,           /* a CSV row or JSONL line that is not one */
-    TESS_BAD_JSON,             /* a .json member that is not JSON */
-    TESS_BAD_UNREADABLE,       /* a picture file that cannot be read */
-    TESS_BAD_TOO_LARGE,        /* picture or caption file above its limit */
-    TESS_BAD_DECODE,           /* the picture does not decode */
-    TESS_BAD_CAPTION_UTF8,     /* from here on one caption is left out, not the whole sample */
-    TESS_BAD_CAPTION_EMPTY,    /* nothing but white space */
-    TESS_BAD_CAPTION_LONG,     /* above max_caption_bytes */
+    TESS_BAD_NO_PICTURE,    /* captions without a picture */
+    TESS_BAD_NO_CAPTION,    /* a picture without any (usable) caption */
+    TESS_BAD_TRUNCATED,     /* the shard ends early; counted once for the shard */
+    TESS_BAD_TAR_HEADER,    /* checksum or fields of a tar header; the shard's rest is left out */
+    TESS_BAD_RECORD,        /* a CSV row or JSONL line that is not one */
+    TESS_BAD_JSON,          /* a .json member that is not JSON */
+    TESS_BAD_UNREADABLE,    /* a picture file that cannot be read */
+    TESS_BAD_TOO_LARGE,     /* picture or caption file above its limit */
+    TESS_BAD_DECODE,        /* the picture does not decode */
+    TESS_BAD_CAPTION_UTF8,  /* from here on one caption is left out, not the whole sample */
+    TESS_BAD_CAPTION_EMPTY, /* nothing but white space */
+    TESS_BAD_CAPTION_LONG,  /* above max_caption_bytes */
     TESS_BAD_CAPTION_MOJIBAKE, /* text once decoded with the wrong character set */
     TESS_BAD_CAPTION_MANY,     /* beyond the first max_captions of its sample */
     TESS_BAD_COUNT,
@@ -55,40 +56,36 @@ void tess_bad_list_deinit(tess_bad_list *list);
 
 /* ---- hooks -------------------------------------------------------------------------------- */
 
-/* Decoded pixels, (height,width,3) u8; the memory is reused from picture to picture. */
-typedef struct tess_pixels {
-    uint8_t *data;
-    size_t cap_bytes;
-    int64_t width, height;
-} tess_pixels;
-/* Gives the shape and room for it; contents are undefined. */
-TESS_MUST_USE tess_status tess_pixels_set(tess_pixels *p, int64_t width, int64_t height);
-void tess_pixels_deinit(tess_pixels *p);
-
 /* What random choices about one picture may depend on. */
 typedef struct tess_view_key {
     uint64_t seed, epoch, id; /* id: the sample's */
 } tess_view_key;
 
 /* The places where the loader meets vision/ and text/.  All are called from several threads at
- * once with the same ctx; they return a failure only for what must stop the run (memory), and say
- * through *out_bad (TESS_BAD_NONE before the call) what is wrong with the data, with the detail in
- * tess_error().  tess_hooks_open fills this in for real models; any member may be replaced. */
+ * once with the same ctx and a scratch of the thread's own; they return a failure only for what
+ * must stop the run (memory), and say through *out_bad (TESS_BAD_NONE before the call) what is
+ * wrong with the data, with the detail in tess_error().  tess_pipeline_hooks fills this in for real
+ * models. */
 typedef struct tess_hooks {
     void *ctx;
+    /* What one thread needs beside ctx (a resizer); both may be NULL. */
+    tess_status (*scratch_new)(void *ctx, void **out);
+    void (*scratch_free)(void *scratch);
     /* encoded bytes -> pixels, upright and RGB. */
-    tess_status (*decode)(void *ctx, tess_bytes encoded, tess_pixels *out, tess_bad *out_bad);
+    tess_status (*decode)(void *ctx, void *scratch, tess_bytes encoded, tess_picture *out,
+                          tess_bad *out_bad);
     /* The whole picture, without chance, to out (size,size,3) u8: evaluation and the cache. */
-    tess_status (*resize)(void *ctx, const tess_pixels *in, int64_t size, uint8_t *out);
+    tess_status (*resize)(void *ctx, void *scratch, const tess_picture *in, int64_t size,
+                          uint8_t *out);
     /* One augmented view to out (size,size,3) u8.  NULL: resize. */
-    tess_status (*view)(void *ctx, const tess_pixels *in, tess_view_key key, int64_t size,
-                        uint8_t *out);
+    tess_status (*view)(void *ctx, void *scratch, const tess_picture *in, tess_view_key key,
+                        int64_t size, uint8_t *out);
     /* Judges one caption (well-formed UTF-8, not empty): mojibake and the like.  NULL: all good. */
     void (*check)(void *ctx, const char *text, size_t n_bytes, tess_bad *out_bad);
     /* Cleans and tokenizes: at most max_tokens ids to out_ids, special tokens included.  0 ids: the
      * caption is passed over. */
-    tess_status (*tokenize)(void *ctx, const char *text, size_t n_bytes, int64_t max_tokens,
-                            int32_t *out_ids, int64_t *out_n_ids);
+    tess_status (*tokenize)(void *ctx, void *scratch, const char *text, size_t n_bytes,
+                            int64_t max_tokens, int32_t *out_ids, int64_t *out_n_ids);
 } tess_hooks;
 
 /* ---- data sets ---------------------------------------------------------------------------- */
@@ -98,7 +95,8 @@ typedef struct tess_dataset_options {
     /* auto | webdataset | csv | jsonl | folder ("tsv" is csv).  auto: by suffix; a directory with
      * .tar files in it is webdataset, another a folder. */
     const char *type;
-    /* CSV.  Separator: one byte, or "\\t"; default: TAB when the header line has one, else comma. */
+    /* CSV.  Separator: one byte, or "\\t"; default: TAB when the header line has one, else comma.
+     */
     const char *csv_separator;
     const char *csv_image_key;   /* "filepath" */
     const char *csv_caption_key; /* "title" */
@@ -154,12 +152,12 @@ typedef struct tess_caption {
 typedef struct tess_sample {
     int64_t index;
     uint64_t id;
-    const char *key;    /* "dir/000012", the path of a table's picture; bytes as the source has them */
+    const char *key; /* "dir/000012", the path of a table's picture; bytes as the source has them */
     tess_bytes picture; /* encoded; borrowed from the data set or from `file` */
     const tess_caption *captions;
     int64_t n_captions;
-    tess_bad bad;       /* not NONE: the sample is unusable; `detail` says why */
-    const char *detail; /* "" when nothing is wrong */
+    tess_bad bad;                      /* not NONE: the sample is unusable; `detail` says why */
+    const char *detail;                /* "" when nothing is wrong */
     int64_t n_dropped[TESS_BAD_COUNT]; /* captions left out, by reason */
     /* the scratch */
     tess_buf key_buf, text_buf, detail_buf;
@@ -182,8 +180,8 @@ void tess_sample_deinit(tess_sample *s);
 
 typedef struct tess_data_report {
     int64_t n_samples, n_good, n_captions;
-    tess_bad_list bad;          /* indexing included */
-    int64_t *language_counts;   /* good captions of language l of the data set */
+    tess_bad_list bad;        /* indexing included */
+    int64_t *language_counts; /* good captions of language l of the data set */
     int64_t n_languages;
     int64_t formats[4];         /* jpeg, png, webp, other: by the first bytes */
     int64_t picture_bytes;      /* sum of the encoded pictures */
@@ -200,8 +198,8 @@ void tess_data_report_deinit(tess_data_report *r);
 
 /* ---- order -------------------------------------------------------------------------------- */
 
-/* Where slot `slot` of the batch at `counter` stands.  n/B batches make an epoch; the n%B samples at
- * the end of an epoch's permutation are not visited in it (drop last), and the next epoch has
+/* Where slot `slot` of the batch at `counter` stands.  n/B batches make an epoch; the n%B samples
+ * at the end of an epoch's permutation are not visited in it (drop last), and the next epoch has
  * another permutation.  Requires 1 <= batch <= n and counter % batch == 0. */
 typedef struct tess_order {
     uint64_t seed;
@@ -238,13 +236,13 @@ typedef struct tess_loader_options {
     int64_t captions_per_image; /* K; 0: pictures only */
     int64_t max_tokens;         /* per caption; required when K > 0 */
     uint64_t seed;
-    double temperature; /* 0: 1 */
+    double temperature;    /* 0: 1 */
     int64_t rank, n_ranks; /* this rank gets slots [rank*B/n_ranks, (rank+1)*B/n_ranks) */
     int workers;           /* threads; 0: the caller's own, when it asks */
     int64_t prefetch;      /* batches made ahead; 0: 2 */
     /* Decoded pictures are brought to (cache_size,cache_size) before the view is taken from them,
-     * and kept while there is room; 0: views from the full picture, nothing kept.  What is kept never
-     * changes what is delivered. */
+     * and kept while there is room; 0: views from the full picture, nothing kept.  What is kept
+     * never changes what is delivered. */
     int64_t cache_size;
     size_t cache_bytes;       /* for pictures; 0: 1 GiB */
     size_t token_cache_bytes; /* for the token ids of every caption visited; 0: nothing kept */
@@ -259,13 +257,13 @@ typedef struct tess_loader_options {
 typedef struct tess_batch {
     int64_t counter; /* before this batch; the next one's is counter + B */
     int64_t epoch;
-    int64_t n_pictures;     /* B' */
-    const uint8_t *pictures; /* (B',S,S,3) u8 */
-    const int64_t *samples;  /* (B') index in the data set, replacements in place */
-    const uint64_t *ids;     /* (B') */
-    const bool *ok;          /* (B') */
-    int64_t n_captions;      /* K */
-    int64_t n_tokens;        /* N */
+    int64_t n_pictures;       /* B' */
+    const uint8_t *pictures;  /* (B',S,S,3) u8 */
+    const int64_t *samples;   /* (B') index in the data set, replacements in place */
+    const uint64_t *ids;      /* (B') */
+    const bool *ok;           /* (B') */
+    int64_t n_captions;       /* K */
+    int64_t n_tokens;         /* N */
     const int32_t *tokens;    /* (N) */
     const int32_t *positions; /* (N) place within its caption, from 0 */
     const int32_t *offsets;   /* (K*B'+1) segment s is [offsets[s], offsets[s+1]) */
