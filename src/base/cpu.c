@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the processor and the operating system offer, asked through cpuid and xgetbv.
+ *
+ * Not __builtin_cpu_supports: clang 14 does not know all of the names that gcc 12 does.
+ */
+#include "tessera/base.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+static const char *const names[TESS_ISA_COUNT] = {"base", "avx2", "avx512", "avx512bf16"};
+static char model[64] = "unknown";
+static tess_isa found;
+static _Atomic int cap = TESS_ISA_COUNT - 1;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+#if defined(__x86_64__)
+enum {
+    LEAF1_ECX_AVX2 = 1 << 12 | 1 << 27 | 1 << 28 | 1 << 29, /* FMA, OSXSAVE, AVX, F16C */
+    LEAF7_EBX_AVX2 = 1 << 5,
+    LEAF7_1_EAX_BF16 = 1 << 5,
+    XCR0_AVX = 0x06,    /* the system saves xmm and ymm */
+    XCR0_AVX512 = 0xE6, /* and the mask and zmm registers */
+};
+static const uint32_t leaf7_ebx_avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F DQ BW VL */
+
+static bool has(uint32_t word, uint32_t bits)
+{
+    return (word & bits) == bits;
+}
+
+static uint32_t read_xcr0(void)
+{
+    uint32_t lo = 0, hi = 0;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return lo;
+}
+
+static tess_isa detect(void)
+{
+    uint32_t a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !has(c, LEAF1_ECX_AVX2)) {
+        return TESS_ISA_BASE;
+    }
+    uint32_t xcr0 = read_xcr0();
+    if (!has(xcr0, XCR0_AVX) || !__get_cpuid_count(7, 0, &a, &b, &c, &d) ||
+        !has(b, LEAF7_EBX_AVX2)) {
+        return TESS_ISA_BASE;
+    }
+    if (!has(xcr0, XCR0_AVX512) || !has(b, leaf7_ebx_avx512)) {
+        return TESS_ISA_AVX2;
+    }
+    uint32_t n_subleaves = a;
+    if (n_subleaves < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !has(a, LEAF7_1_EAX_BF16)) {
+        return TESS_ISA_AVX512;
+    }
+    return TESS_ISA_AVX512BF16;
+}
+
+static void read_model(void)
+{
+    uint32_t words[12] = {0};
+    for (uint32_t i = 0; i < 3; i++) {
+        uint32_t *w = words + 4 * i;
+        if (!__get_cpuid(0x80000002u + i, w, w + 1, w + 2, w + 3)) {
+            return;
+        }
+    }
+    char text[sizeof words + 1] = {0};
+    memcpy(text, words, sizeof words);
+    const char *start = text + strspn(text, " ");
+    size_t n = strlen(start);
+    while (n > 0 && start[n - 1] == ' ') {
+        n--;
+    }
+    if (n > 0) {
+        snprintf(model, sizeof model, "%.*s", (int)n, start);
+    }
+}
+#else
+static tess_isa detect(void)
+{
+    return TESS_ISA_BASE;
+}
+static void read_model(void)
+{
+}
+#endif
+
+static void look(void)
+{
+    found = detect();
+    read_model();
+    const char *wanted = getenv("TESSERA_ISA");
+    if (wanted == NULL || *wanted == 0) {
+        return;
+    }
+    for (int i = 0; i < TESS_ISA_COUNT; i++) {
+        if (strcmp(wanted, names[i]) == 0) {
+            found = (tess_isa)i < found ? (tess_isa)i : found;
+            return;
+        }
+    }
+    tess_log(TESS_LOG_WARN,
+             "TESSERA_ISA: expected base, avx2, avx512 or avx512bf16, found \"%s\": ignored",
+             wanted);
+}
+
+tess_isa tess_isa_get(void)
+{
+    pthread_once(&once, look);
+    int limit = atomic_load_explicit(&cap, memory_order_relaxed);
+    return (int)found < limit ? found : (tess_isa)limit;
+}
+
+void tess_isa_cap(tess_isa max)
+{
+    atomic_store(&cap, (int)max);
+}
+
+const char *tess_isa_name(tess_isa isa)
+{
+    return (int)isa >= 0 && isa < TESS_ISA_COUNT ? names[isa] : "unknown";
+}
+
+const char *tess_cpu_model(void)
+{
+    pthread_once(&once, look);
+    return model;
+}
