@@ -241,7 +241,9 @@ tess_value tess__node_add(tess_graph *g, const tess_op *op, const void *attrs, c
         return 0;
     }
     n->n_in = n_in;
-    memcpy(n->in, in, (size_t)n_in * sizeof *in);
+    for (int i = 0; i < n_in; i++) {
+        n->in[i] = in[i];
+    }
     tess_value first = n->out;
     finish(g, n, out);
     return first;

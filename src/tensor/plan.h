@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The plan's insides: a flat list of steps over buffers at fixed offsets of one arena. */
+#ifndef TESSERA_TENSOR_PLAN_H
+#define TESSERA_TENSOR_PLAN_H
+
+#include "tensor/graph.h"
+
+/* Where a value's bytes are. */
+typedef enum tess_place {
+    TESS_PLACE_ARENA,
+    TESS_PLACE_INPUT, /* a bound pointer */
+    TESS_PLACE_STATE, /* in the store */
+} tess_place;
+
+/* One run of bytes with a lifetime, in steps (both inclusive).  Views and in-place outputs share the
+ * buffer of their source. */
+typedef struct tess_buffer {
+    tess_place place;
+    size_t n_bytes, offset; /* arena */
+    int64_t first, last;    /* last INT64_MAX: an output of the plan */
+    void *data;             /* inputs and states */
+    const char *name;       /* inputs */
+} tess_buffer;
+
+typedef struct tess_step {
+    const tess_op *op;
+    const void *attrs;
+    const char *scope;
+    int n_in;
+    int32_t in_buffer[TESS_MAX_IN]; /* -1: absent */
+    int32_t out_buffer[TESS_MAX_OUT];
+    tess_value in_value[TESS_MAX_IN], out_value[TESS_MAX_OUT];
+    tess_operand in[TESS_MAX_IN], out[TESS_MAX_OUT];
+    void *prepared;
+    size_t scratch_bytes;
+    double flops, seconds;
+} tess_step;
+
+struct tess_device {
+    const char *name;
+    bool computes;
+};
+
+struct tess_workspace {
+    uint8_t *data;
+    size_t n_bytes;
+    int64_t generation; /* counts moves of data */
+};
+
+struct tess_plan {
+    tess_arena arena;
+    const tess_device *device;
+    tess_workspace *workspace;
+    int64_t generation; /* of the workspace when the operands were resolved */
+    bool resolved;
+    tess_step *steps;
+    int64_t n_steps;
+    tess_buffer *buffers;
+    int64_t n_buffers;
+    int32_t *buffer_of; /* by value, -1: none; n_values */
+    int64_t n_values;
+    tess_value *outputs;
+    int64_t n_outputs;
+    tess_plan_stats stats;
+    bool profile;
+    int64_t n_runs;
+};
+
+/* Replays the steps with byte-range ownership, from the step list and offsets alone: every input
+ * must still hold the value its step reads, and no two live values may overlap. */
+tess_status tess__plan_check(const tess_plan *p);
+/* Sizes the arena: gives each arena buffer an offset so that overlapping lifetimes never overlap in
+ * bytes.  Returns the arena's size. */
+size_t tess__plan_place(tess_buffer *buffers, int64_t n, tess_status *st);
+tess_status tess__workspace_reserve(tess_workspace *w, size_t n_bytes);
+/* Fills the steps' data pointers; fails when an input is not bound. */
+tess_status tess__plan_resolve(tess_plan *p);
+
+#endif
