@@ -55,7 +55,8 @@ tess_graph *tess_graph_new(void);
 void tess_graph_free(tess_graph *g);
 /* The first error latched by a builder, or TESS_OK. */
 TESS_MUST_USE tess_status tess_graph_check(const tess_graph *g);
-/* One line per node: "%12 = layernorm %9, %3, %4 {eps=1e-05} -> f32 (64,192) ... @visual.ln_pre". */
+/* One line per node: "%12 = layernorm %9, %3, %4 {eps=1e-05} -> f32 (64,192) ... @visual.ln_pre".
+ */
 void tess_graph_print(const tess_graph *g, tess_buf *out);
 
 /* Module path: scopes join with dots; operators are named by the scope they are built in. */
@@ -170,7 +171,8 @@ tess_value tess_pool(tess_graph *g, tess_value x, tess_value offsets, tess_pool_
  * problem with a; row i of a matches row i of each slot.  log_scale () or (1) f32.
  * loss () f32 = mean over slots of (CE(rows) + CE(columns)) / 2.  Also lse of rows and columns. */
 tess_value tess_contrast_softmax(tess_graph *g, tess_value a, tess_value b, tess_value log_scale);
-/* Sigmoid loss (Zhai et al. 2023): sum of -log sigmoid(+-(scale*a.b + bias)) / B, mean over slots. */
+/* Sigmoid loss (Zhai et al. 2023): sum of -log sigmoid(+-(scale*a.b + bias)) / B, mean over slots.
+ */
 tess_value tess_contrast_sigmoid(tess_graph *g, tess_value a, tess_value b, tess_value log_scale,
                                  tess_value bias);
 /* sum_i weight[i] * x[i] of scalars -> () f32; n <= 8. */
@@ -185,8 +187,8 @@ tess_value tess_sumsq(tess_graph *g, tess_value x);
 /* AdamW (Loshchilov & Hutter 2019) in one pass over flat f32 states param, grad, m, v (n).
  * hyper (4) f32 input: lr, 1/(1-beta1^t), 1/(1-beta2^t), grad_scale.  Gradient used is
  * grad * grad_scale * min(1, clip / (norm * grad_scale)), norm = sqrt(sumsq); clip 0: none.  Decay
- * only for the first n_decayed elements.  grad is zeroed in the same pass.  When sumsq is not finite
- * nothing but grad changes.  Effect. */
+ * only for the first n_decayed elements.  grad is zeroed in the same pass.  When sumsq is not
+ * finite nothing but grad changes.  Effect. */
 typedef struct tess_adamw_options {
     float beta1, beta2, eps, weight_decay, clip;
     int64_t n_decayed;
@@ -297,8 +299,9 @@ TESS_MUST_USE tess_status tess_plan_run_debug(tess_plan *p);
 const void *tess_plan_output(const tess_plan *p, tess_value v);
 typedef struct tess_plan_stats {
     int64_t n_steps;
-    size_t arena_bytes, scratch_bytes, live_bytes; /* placed; largest operator scratch; sum of live */
-    double flops;                                  /* of one run, by the operators' own counts */
+    size_t arena_bytes, scratch_bytes,
+        live_bytes; /* placed; largest operator scratch; sum of live */
+    double flops;   /* of one run, by the operators' own counts */
 } tess_plan_stats;
 tess_plan_stats tess_plan_get_stats(const tess_plan *p);
 void tess_plan_print(const tess_plan *p, tess_buf *out);

@@ -122,13 +122,13 @@ static tess_status run_step(const tess_plan *p, const tess_step *st)
     if (st->op->flags & TESS_OP_VIEW) {
         return TESS_OK;
     }
-    tess_status code = st->op->cpu(&(tess_exec){.in = st->in,
-                                                .out = st->out,
-                                                .n_in = st->n_in,
-                                                .attrs = st->attrs,
-                                                .prepared = st->prepared,
-                                                .scratch = p->workspace->data +
-                                                           p->stats.arena_bytes});
+    tess_status code =
+        st->op->cpu(&(tess_exec){.in = st->in,
+                                 .out = st->out,
+                                 .n_in = st->n_in,
+                                 .attrs = st->attrs,
+                                 .prepared = st->prepared,
+                                 .scratch = p->workspace->data + p->stats.arena_bytes});
     return code ? tess_error_prefix(code, "%s: %s", st->scope, st->op->name) : TESS_OK;
 }
 

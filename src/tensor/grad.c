@@ -2,8 +2,8 @@
 /* Reverse-mode differentiation: one walk from the last node to the first over the operators' rules.
  *
  * A node takes part when one of its outputs has a cotangent and one of its inputs leads back to a
- * wanted leaf; so a frozen tower costs nothing.  Contributions to one value are summed with ordinary
- * add nodes. */
+ * wanted leaf; so a frozen tower costs nothing.  Contributions to one value are summed with
+ * ordinary add nodes. */
 #include "tensor/graph.h"
 
 #include <string.h>

@@ -272,8 +272,8 @@ static tess_value leaf(tess_graph *g, const tess_op *op, const char *group, cons
     const char *dot = g->scope[0] && name[0] ? "." : "";
     tess_leaf_attrs a = {
         .group = group ? tess_arena_strndup(&g->arena, group, strlen(group)) : NULL,
-        .name = tess_arena_format(&g->arena, "%s%s%s", group ? g->scope : "", group ? dot : "",
-                                  name),
+        .name =
+            tess_arena_format(&g->arena, "%s%s%s", group ? g->scope : "", group ? dot : "", name),
     };
     tess_node *n = a.name ? append(g, op, &a, g->scope) : NULL;
     if (!n) {

@@ -8,12 +8,12 @@
 typedef struct tess_node {
     const tess_op *op;
     const void *attrs;
-    const char *scope;              /* module path, "" at the root */
-    tess_value in[TESS_MAX_IN];     /* 0: absent optional input */
+    const char *scope;          /* module path, "" at the root */
+    tess_value in[TESS_MAX_IN]; /* 0: absent optional input */
     int n_in;
-    tess_value out;                 /* first output; 0 for effects without outputs */
-    bool backward;                  /* made by tess_graph_grad */
-    bool recompute;                 /* built inside a recompute scope */
+    tess_value out; /* first output; 0 for effects without outputs */
+    bool backward;  /* made by tess_graph_grad */
+    bool recompute; /* built inside a recompute scope */
 } tess_node;
 
 typedef struct tess_value_info {
@@ -36,8 +36,8 @@ struct tess_graph {
     size_t n_nodes, cap_nodes;
     tess_value_info *values; /* [0] is unused */
     size_t n_values, cap_values;
-    const char *scope;       /* current */
-    const char **scopes;     /* enclosing ones */
+    const char *scope;   /* current */
+    const char **scopes; /* enclosing ones */
     bool *scope_recompute;
     size_t n_scopes, cap_scopes, cap_recompute;
     int n_recompute;  /* enclosing recompute scopes */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* CPU kernels: plain C, compiled once per instruction set (see ISAS in the Makefile); an intrinsic,
- * where one pays, stands beside a portable twin under #if.  A kernel is single-threaded and works on
- * a range of rows; operators split the rows among threads in fixed chunks, so that results do not
- * depend on the number of threads.
+ * where one pays, stands beside a portable twin under #if.  A kernel is single-threaded and works
+ * on a range of rows; operators split the rows among threads in fixed chunks, so that results do
+ * not depend on the number of threads.
  *
  * Activations are f32 or bf16 (`dtype`); statistics, gradients of parameters and sums are f32. */
 #ifndef TESSERA_TENSOR_KERNELS_H
@@ -12,7 +12,7 @@
 
 typedef struct tess_attention_args {
     tess_dtype dtype;
-    const void *q, *k, *v;             /* first row of the segment, first element of the head */
+    const void *q, *k, *v;                /* first row of the segment, first element of the head */
     int64_t q_stride, k_stride, v_stride; /* elements between rows */
     int64_t n_q, n_k, head_dim;
     bool causal; /* query i sees keys 0..i */
@@ -36,7 +36,8 @@ typedef struct tess_kernels {
                        int64_t n);
     /* rows x width */
     void (*layernorm)(tess_dtype t, void *y, float *mean, float *rstd, const void *x,
-                      const float *weight, const float *bias, float eps, int64_t rows, int64_t width);
+                      const float *weight, const float *bias, float eps, int64_t rows,
+                      int64_t width);
     /* dx; dweight and dbias (width) are added to. */
     void (*layernorm_grad)(tess_dtype t, void *dx, float *dweight, float *dbias, const void *x,
                            const float *weight, const float *mean, const float *rstd,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What an operator is.  One operator = one stem (ops/foo.c) + one line (ops.def): the stem holds its
- * contract, shape inference, gradient, CPU code, reference and test cases; nothing about it exists
- * elsewhere.  Operators that only serve a gradient live in the same stem and hang on `extra`. */
+/* What an operator is.  One operator = one stem (ops/foo.c) + one line (ops.def): the stem holds
+ * its contract, shape inference, gradient, CPU code, reference and test cases; nothing about it
+ * exists elsewhere.  Operators that only serve a gradient live in the same stem and hang on
+ * `extra`. */
 #ifndef TESSERA_TENSOR_OP_H
 #define TESSERA_TENSOR_OP_H
 
@@ -60,12 +61,12 @@ typedef struct tess_prepare {
  * every instruction set, compares with `ref`, checks the gradient numerically, sentinels around
  * every buffer, allowed aliasing and run-twice equality. */
 typedef enum tess_fill {
-    TESS_FILL_NORMAL,  /* standard normal, rounded to the dtype */
-    TESS_FILL_UNIT,    /* rows of unit length */
-    TESS_FILL_INDEX,   /* i32 in 0..limit-1 */
-    TESS_FILL_OFFSETS, /* i32 ascending from 0 to limit, random segment lengths (may be empty) */
-    TESS_FILL_BYTES,   /* u8 */
-    TESS_FILL_POSITIVE,/* uniform in 0.5..1.5 */
+    TESS_FILL_NORMAL,   /* standard normal, rounded to the dtype */
+    TESS_FILL_UNIT,     /* rows of unit length */
+    TESS_FILL_INDEX,    /* i32 in 0..limit-1 */
+    TESS_FILL_OFFSETS,  /* i32 ascending from 0 to limit, random segment lengths (may be empty) */
+    TESS_FILL_BYTES,    /* u8 */
+    TESS_FILL_POSITIVE, /* uniform in 0.5..1.5 */
 } tess_fill;
 typedef struct tess_case_input {
     tess_dtype dtype;
@@ -83,9 +84,9 @@ typedef struct tess_case {
 } tess_case;
 
 typedef enum tess_op_flags {
-    TESS_OP_EFFECT = 1,      /* writes state: always part of a plan, outputs none */
-    TESS_OP_VIEW = 2,        /* output 0 is input 0 under another shape: no code, no memory */
-    TESS_OP_LEAF = 4,        /* input or state: bound, not computed */
+    TESS_OP_EFFECT = 1, /* writes state: always part of a plan, outputs none */
+    TESS_OP_VIEW = 2,   /* output 0 is input 0 under another shape: no code, no memory */
+    TESS_OP_LEAF = 4,   /* input or state: bound, not computed */
 } tess_op_flags;
 
 typedef struct tess_op tess_op;

@@ -2,8 +2,8 @@
 /* Placement: largest buffer first, at the lowest offset free for its whole lifetime.
  *
  * Offline dynamic storage allocation is NP-hard; greedy by size stays within a few percent of the
- * largest sum of live bytes on transformer graphs (tests/tensor/test_plan.c prints the ratio), and a
- * graph has hundreds of buffers, so the quadratic search costs milliseconds. */
+ * largest sum of live bytes on transformer graphs (tests/tensor/test_plan.c prints the ratio), and
+ * a graph has hundreds of buffers, so the quadratic search costs milliseconds. */
 #include "tensor/plan.h"
 
 #include <stdlib.h>

@@ -2,10 +2,10 @@
 /* The planner: which nodes run, in which order, and where every value lives.
  *
  *   1. mark    what the outputs and the effects need;
- *   2. order   the graph's own order, except that an effect (a gradient's accumulation) runs as soon
- *              as what it reads is ready, so that its inputs do not live to the end;
- *   3. share   views take their source's buffer; an operator that may work in place takes the buffer
- *              of an input that dies in this step;
+ *   2. order   the graph's own order, except that an effect (a gradient's accumulation) runs as
+ * soon as what it reads is ready, so that its inputs do not live to the end;
+ *   3. share   views take their source's buffer; an operator that may work in place takes the
+ * buffer of an input that dies in this step;
  *   4. place   see place.c;
  *   5. check   see check.c.
  * No allocation happens after this. */
@@ -18,8 +18,8 @@ typedef struct builder {
     const tess_graph *g;
     tess_plan *p;
     tess_store *store;
-    bool *wanted;     /* by node */
-    int64_t *order;   /* node ids */
+    bool *wanted;   /* by node */
+    int64_t *order; /* node ids */
     int64_t n_order;
     int64_t *last_use; /* by buffer-less value: step of its last use; INT64_MAX for outputs */
 } builder;
@@ -316,14 +316,14 @@ static tess_status build(builder *b, const tess_value *outputs, int64_t n_output
         p->buffer_of[v] = -1;
     }
     TESS_TRY(fill_plan(b, outputs, n_outputs));
-    return p->device->computes
-               ? tess__workspace_reserve(p->workspace, p->stats.arena_bytes + p->stats.scratch_bytes)
-               : TESS_OK;
+    return p->device->computes ? tess__workspace_reserve(p->workspace, p->stats.arena_bytes +
+                                                                           p->stats.scratch_bytes)
+                               : TESS_OK;
 }
 
 tess_status tess_plan_build(const tess_graph *g, const tess_value *outputs, int64_t n_outputs,
-                            const tess_device *device, tess_store *store,
-                            tess_workspace *workspace, tess_plan **out)
+                            const tess_device *device, tess_store *store, tess_workspace *workspace,
+                            tess_plan **out)
 {
     *out = NULL;
     TESS_TRY(tess_graph_check(g));

@@ -12,8 +12,8 @@ typedef enum tess_place {
     TESS_PLACE_STATE, /* in the store */
 } tess_place;
 
-/* One run of bytes with a lifetime, in steps (both inclusive).  Views and in-place outputs share the
- * buffer of their source. */
+/* One run of bytes with a lifetime, in steps (both inclusive).  Views and in-place outputs share
+ * the buffer of their source. */
 typedef struct tess_buffer {
     tess_place place;
     size_t n_bytes, offset; /* arena */
