@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The directory that an index is built in, and its move into place. */
+#ifndef TESSERA_INDEX_PLACE_H
+#define TESSERA_INDEX_PLACE_H
+
+#include "tessera/base.h"
+
+typedef struct tess__place {
+    char *dir;     /* where the index will be, without a trailing slash */
+    char *work;    /* "DIR.building" */
+    int lock_fd;   /* locks what is at `work`, while the build lives */
+    bool has_lock; /* lock_fd is open */
+    bool replace;
+} tess__place;
+
+/* Checks what is at `dir`, makes and locks an empty work directory. */
+TESS_MUST_USE tess_status tess__place_open(const char *dir, bool replace, tess__place *out);
+/* Syncs the work directory and gives it the final name, in one step also where an index was. */
+TESS_MUST_USE tess_status tess__place_commit(tess__place *p);
+/* Removes the work directory, or the older index that the commit put there, and frees. */
+void tess__place_deinit(tess__place *p);
+
+#endif
