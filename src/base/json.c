@@ -36,9 +36,19 @@ static _Thread_local place places[N_PLACES];
 static _Thread_local unsigned next_place;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+/* Jansson reports most failed allocations as something else, so they are noted on the way. */
+static _Thread_local bool out_of_memory;
+
+static void *allocate(size_t bytes)
+{
+    void *p = tess__alloc_small(bytes);
+    out_of_memory = out_of_memory || p == NULL;
+    return p;
+}
+
 static void set_allocator(void)
 {
-    json_set_alloc_funcs(tess__alloc_small, tess_free);
+    json_set_alloc_funcs(allocate, tess_free);
 }
 
 /* Jansson's readers take pointers to what they do not change. */
@@ -61,6 +71,7 @@ tess_status tess_json_parse(const char *text, size_t n_bytes, const char *name, 
         return TESS_NOMEM;
     }
     json_error_t error = {0};
+    out_of_memory = false;
     doc->root = json_loadb(n_bytes > 0 ? text : "", n_bytes,
                            JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
     if (doc->root != NULL) {
@@ -68,7 +79,7 @@ tess_status tess_json_parse(const char *text, size_t n_bytes, const char *name, 
         return TESS_OK;
     }
     tess_free(doc);
-    if (json_error_code(&error) == json_error_out_of_memory) {
+    if (out_of_memory) {
         return TESS_FAIL(TESS_NOMEM, "%s: out of memory while reading JSON", name);
     }
     return TESS_FAIL(TESS_FORMAT, "%s:%d:%d: bad JSON: %s", name, error.line, error.column,
