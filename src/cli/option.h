@@ -31,9 +31,9 @@ typedef struct cli_list {
 } cli_list;
 
 typedef struct cli_option {
-    const char *name;     /* with hyphens; underscores are accepted everywhere */
-    char short_name;      /* 0: none */
-    cli_kind kind;        /*  */
+    const char *name; /* with hyphens; underscores are accepted everywhere */
+    char short_name;  /* 0: none */
+    cli_kind kind;
     const char *value;    /* what help calls the value; NULL: after the kind */
     const char *fallback; /* the default, as text; NULL: unset (false, 0, NULL, empty) */
     double min, max;      /* INT and REAL, inclusive; both 0: no limit */
@@ -61,7 +61,7 @@ typedef struct cli_verb {
     int min_args, max_args; /* how many; max -1: any number */
     bool args_are_files;    /* completion offers file names */
     const char *examples;   /* lines "$ command" and plain lines that explain them */
-    bool computes;          /* uses OpenMP: the process is started with passive waiting */
+    bool computes;          /* long and parallel: passive OpenMP waiting, signals stop it gently */
     bool hidden;            /* not listed */
     tess_status (*run)(cli_command *cmd);
 } cli_verb;

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The verbs of the program.  Adding one: a file that defines `const cli_verb cli_verb_<name>`, its
+ * declaration here, and its line in verbs.c.  docs/cli.md shows a whole one. */
+#ifndef TESSERA_CLI_VERBS_H
+#define TESSERA_CLI_VERBS_H
+
+#include "cli/option.h"
+
+extern const cli_verb cli_verb_tokenize;
+extern const cli_verb cli_verb_doctor;
+extern const cli_verb cli_verb_completion;
+extern const cli_verb cli_verb_man;
+extern const cli_verb cli_verb_help;
+
+/* In the order in which help lists them. */
+cli_verbs cli_all_verbs(void);
+
+/* Standard output, whole or an error: TESS_IO when it cannot be written. */
+TESS_MUST_USE tess_status cli_print(const tess_buf *text);
+
+#endif
