@@ -116,11 +116,19 @@ static tess_status read_object(const reader *r, const tess_field *f, const tess_
     return TESS_OK;
 }
 
+static tess_status read_value(const reader *r, const tess_field *f, const tess_json *v, void *out)
+{
+    (void)r, (void)f;
+    memcpy(out, &v, sizeof v);
+    return TESS_OK;
+}
+
 static tess_status (*const read_kind[])(const reader *, const tess_field *, const tess_json *,
                                         void *) = {
     [TESS_FIELD_INT] = read_int,       [TESS_FIELD_REAL] = read_real,
     [TESS_FIELD_BOOL] = read_bool,     [TESS_FIELD_STRING] = read_string,
     [TESS_FIELD_REALS3] = read_reals3, [TESS_FIELD_OBJECT] = read_object,
+    [TESS_FIELD_VALUE] = read_value,
 };
 
 static tess_status unknown_key(const reader *r, const char *key, const tess_field *fields,
