@@ -28,6 +28,10 @@ HARDEN  += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 else
 SANFLAGS := -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
+# A fuzzer sees only what was compiled for it: without this the libraries look like one block.
+ifneq ($(filter fuzz $(BUILD)/fuzz/%,$(MAKECMDGOALS)),)
+SANFLAGS += -fsanitize=fuzzer-no-link
+endif
 DEFS    := -D_GNU_SOURCE -DTESS_VERSION='"$(VERSION)"'
 INC     := -Iinclude -Isrc
 CFLAGS   = -std=gnu17 $(OPT) $(WARN) $(HARDEN) $(SANFLAGS) $(DEFS) $(INC) -MMD -MP $(EXTRA_CFLAGS)

@@ -181,7 +181,7 @@ typedef struct config {
     bool causal;
     char *pool;
     double mean[3];
-    const tess_json *nested;
+    const tess_json *nested, *size;
 } config;
 
 static const tess_field fields[] = {
@@ -191,6 +191,7 @@ static const tess_field fields[] = {
     {"pool", TESS_FIELD_STRING, offsetof(config, pool), 0, 0},
     {"mean", TESS_FIELD_REALS3, offsetof(config, mean), -1, 1},
     {"nested", TESS_FIELD_OBJECT, offsetof(config, nested), 0, 0},
+    {"size", TESS_FIELD_VALUE, offsetof(config, size), 0, 0},
 };
 
 static tess_status read_config(const char *text, const char *name, tess_arena *arena, config *out)
@@ -224,12 +225,42 @@ static void test_fields_are_read(void **state)
     tess_arena_deinit(&arena);
 }
 
+static void test_fields_of_any_kind_and_back(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"{\"size\":224}", "{\"width\":0,\"ratio\":0.0,\"causal\":false,\"mean\":[0.0,0.0,0.0],"
+                           "\"size\":224}"},
+        {"{\"pool\":\"tok\",\"size\":[1,2],\"nested\":{\"a\":1},\"mean\":0.5}",
+         "{\"width\":0,\"ratio\":0.0,\"causal\":false,\"pool\":\"tok\",\"mean\":[0.5,0.5,0.5],"
+         "\"nested\":{\"a\":1},\"size\":[1,2]}"},
+    };
+    for (int64_t i = 0; i < TESS_COUNT(cases); i++) {
+        tess_json_doc *doc = parse(cases[i][0]);
+        tess_arena arena = {0};
+        config c = {0};
+        assert_int_equal(tess_json_read_fields(tess_json_root(doc), "c.json", fields,
+                                               (size_t)TESS_COUNT(fields), &arena, &c),
+                         TESS_OK);
+        tess_buf b = {0};
+        tess_json_writer w = {.buf = &b};
+        tess_json_begin_object(&w);
+        tess_json_add_fields(&w, fields, (size_t)TESS_COUNT(fields), &c);
+        tess_json_end_object(&w);
+        assert_int_equal(tess_buf_check(&b), TESS_OK);
+        assert_string_equal(b.data, cases[i][1]);
+        tess_buf_deinit(&b);
+        tess_arena_deinit(&arena);
+        tess_json_free(doc);
+    }
+}
+
 static void test_fields_are_refused(void **state)
 {
     (void)state;
     static const char *const cases[][2] = {
         {"{\"widht\":1}", "c.json: widht: expected one of {width, ratio, causal, pool, mean, "
-                          "nested}, found an unknown key"},
+                          "nested, size}, found an unknown key"},
         {"{\"width\":\"1\"}", "c.json: width: expected an integer, found a string"},
         {"{\"width\":1.5}", "c.json: width: expected an integer, found a number"},
         {"{\"width\":0}", "c.json: width: expected 1 to 4096, found 0"},
@@ -418,6 +449,7 @@ int main(void)
         TEST(test_members_in_order),
         TEST(test_load),
         TEST(test_fields_are_read),
+        TEST(test_fields_of_any_kind_and_back),
         TEST(test_fields_are_refused),
         TEST(test_write_compact_and_pretty),
         TEST(test_write_strings),
