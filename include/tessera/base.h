@@ -256,6 +256,10 @@ void tess_json_add_real(tess_json_writer *w, double v); /* shortest that reads b
 void tess_json_add_bool(tess_json_writer *w, bool v);
 void tess_json_add_null(tess_json_writer *w);
 void tess_json_add_value(tess_json_writer *w, const tess_json *v); /* copies a parsed value */
+/* The members that tess_json_read_fields reads, with the struct's values; NULL strings and objects
+ * are left out. */
+void tess_json_add_fields(tess_json_writer *w, const tess_field *fields, size_t n_fields,
+                          const void *from);
 
 /* ---- logs --------------------------------------------------------------------------------- */
 

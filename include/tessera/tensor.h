@@ -98,6 +98,10 @@ typedef struct tess_patchify_options {
     tess_dtype dtype;
 } tess_patchify_options;
 tess_value tess_patchify(tess_graph *g, tess_value pictures, tess_patchify_options o);
+/* x (1,C) f32 -> (n,C) dtype, the row repeated. */
+tess_value tess_repeat_rows(tess_graph *g, tess_value x, int64_t n, tess_dtype dtype);
+/* Rows begin..begin+n of x (N,C). */
+tess_value tess_slice_rows(tess_graph *g, tess_value x, int64_t begin, int64_t n);
 /* x (B,P,C) and token (C) f32 -> (B,P+1,C), token first. */
 tess_value tess_prepend_token(tess_graph *g, tess_value x, tess_value token);
 

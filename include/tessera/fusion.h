@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fusion: both towers together.  A two-tower model from a JSON config with OpenCLIP's key names, its
+ * objectives, and the model directory that holds it.
+ *
+ * A model directory:
+ *   open_clip_config.json          model_cfg, preprocess_cfg (OpenCLIP), tessera (objectives)
+ *   open_clip_model.safetensors    parameters under OpenCLIP's native names, f32
+ *   tokenizer.model                SentencePiece
+ *   tessera.json                   fingerprint: hashes of weights, preprocessing, tokenizer
+ */
+#ifndef TESSERA_FUSION_H
+#define TESSERA_FUSION_H
+
+#include "tessera/tensor.h"
+#include "tessera/text.h"
+#include "tessera/vision.h"
+
+typedef struct tess_model tess_model;
+
+/* f32, bf16, or what the processor does best (bf16 with AVX-512 BF16, else f32). */
+typedef enum tess_precision {
+    TESS_PRECISION_AUTO,
+    TESS_PRECISION_F32,
+    TESS_PRECISION_BF16,
+} tess_precision;
+
+/* Reads a config file (model_cfg, preprocess_cfg, tessera) and a tokenizer, and initialises the
+ * parameters from the seed.  A config with an unknown key is refused by its path; a tokenizer whose
+ * vocabulary does not match vocab_size likewise. */
+TESS_MUST_USE tess_status tess_model_new(const char *config_path, const char *tokenizer_path,
+                                         uint64_t seed, tess_precision precision, tess_model **out);
+/* Opens a model directory ("local-dir:" before it is accepted).  Weights are checked by name and
+ * shape, and against the recorded fingerprint. */
+TESS_MUST_USE tess_status tess_model_open(const char *dir, tess_precision precision,
+                                          tess_model **out);
+void tess_model_free(tess_model *m);
+/* Writes a model directory, whole or absent (an existing one is replaced). */
+TESS_MUST_USE tess_status tess_model_save(tess_model *m, const char *dir);
+
+/* "16 hex-16 hex...": a hash over weights, preprocessing and tokenizer; what an index records. */
+TESS_MUST_USE tess_status tess_model_fingerprint(tess_model *m, char out[33]);
+int64_t tess_model_embed_dim(const tess_model *m);
+int64_t tess_model_image_size(const tess_model *m);
+int64_t tess_model_context_length(const tess_model *m);
+int64_t tess_model_n_params(const tess_model *m);
+const tess_preprocess *tess_model_preprocess(const tess_model *m);
+const tess_tokenizer *tess_model_tokenizer(const tess_model *m);
+tess_store *tess_model_store(const tess_model *m); /* group "param" */
+tess_dtype tess_model_dtype(const tess_model *m);  /* that the towers compute in */
+/* The config as JSON, as it is saved. */
+void tess_model_write_config(const tess_model *m, tess_buf *out);
+
+/* ---- embedding ---------------------------------------------------------------------------- */
+
+/* pictures (n,S,S,3) u8 -> out (n,Z) f32 unit rows. */
+TESS_MUST_USE tess_status tess_model_embed_pictures(tess_model *m, const uint8_t *pictures,
+                                                    int64_t n, float *out);
+/* Segments of tokens (offsets (n+1), each at most context_length long) -> out (n,Z) unit rows. */
+TESS_MUST_USE tess_status tess_model_embed_tokens(tess_model *m, const int32_t *tokens,
+                                                  const int64_t *offsets, int64_t n, float *out);
+/* One text, cleaned and tokenized as in training. TESS_FORMAT/TESS_INVALID: not usable text. */
+TESS_MUST_USE tess_status tess_model_embed_text(tess_model *m, const char *text, size_t n_bytes,
+                                                float *out);
+/* One encoded picture, decoded and preprocessed as in training without chance. */
+TESS_MUST_USE tess_status tess_model_embed_picture(tess_model *m, tess_bytes encoded, float *out);
+/* Cleans and tokenizes one caption: at most context_length ids, the end id included. */
+TESS_MUST_USE tess_status tess_model_tokenize(const tess_model *m, const char *text,
+                                              size_t n_bytes, tess_tokenizer_scratch *scratch,
+                                              tess_ids *out);
+
+/* ---- training ----------------------------------------------------------------------------- */
+
+/* A contrastive objective between pictures and texts, or between texts of one picture. */
+typedef enum tess_objective_kind {
+    TESS_OBJECTIVE_SOFTMAX,
+    TESS_OBJECTIVE_SIGMOID,
+} tess_objective_kind;
+typedef struct tess_objective {
+    tess_objective_kind kind;
+    double weight; /* 0: off */
+} tess_objective;
+/* The Turing Bletchley recipe is image_text and text_text together. */
+typedef struct tess_objectives {
+    tess_objective image_text, text_text;
+} tess_objectives;
+tess_objectives tess_model_objectives(const tess_model *m);
+void tess_model_set_objectives(tess_model *m, tess_objectives o);
+
+/* One micro-step: towers, objectives, gradients added to the store's group "grad".  Built once for
+ * each number of token rows (rounded up to a bucket; the plans share one workspace). */
+typedef struct tess_trainer_options {
+    int64_t batch, captions_per_image; /* B pictures, K captions each */
+    int64_t accumulate;                /* micro-steps of one update; each loss is divided by it */
+    float beta1, beta2, eps, weight_decay, clip;
+    bool recompute;
+    bool lock_image, lock_text; /* frozen towers get no gradient */
+} tess_trainer_options;
+typedef struct tess_trainer tess_trainer;
+/* Adds groups "grad", "m", "v" beside "param"; the model must not be trained by two at a time. */
+TESS_MUST_USE tess_status tess_trainer_new(tess_model *m, const tess_trainer_options *o,
+                                           tess_trainer **out);
+void tess_trainer_free(tess_trainer *t);
+typedef struct tess_micro_batch {
+    const uint8_t *pictures;  /* (B,S,S,3) */
+    int64_t n_tokens;         /* N */
+    const int32_t *tokens;    /* (N) */
+    const int32_t *positions; /* (N) */
+    const int32_t *offsets;   /* (K*B+1), slot-major: segment k*B+b */
+} tess_micro_batch;
+/* Forward, backward, accumulate.  *out_loss is the batch's (not divided by accumulate). */
+TESS_MUST_USE tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b,
+                                                  float *out_loss);
+/* Clip, AdamW, zero the gradients.  t counts updates from 1.  A gradient that is not finite changes
+ * no weight; *out_norm is then not finite. */
+TESS_MUST_USE tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step,
+                                              float *out_norm);
+/* Runs the next micro-steps through the debug executor. */
+void tess_trainer_debug(tess_trainer *t, bool on);
+/* The states of a resume: groups m, v, grad of this store beside the model's parameters. */
+double tess_trainer_flops(const tess_trainer *t);    /* of the last micro-step, by the plan */
+size_t tess_trainer_memory(const tess_trainer *t);   /* arena bytes now */
+double tess_trainer_logit_scale(const tess_trainer *t);
+void tess_trainer_profile(tess_trainer *t, bool on);
+void tess_trainer_print_profile(const tess_trainer *t, tess_buf *out);
+
+#endif

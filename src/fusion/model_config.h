@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The config of a two-tower model: OpenCLIP's model_cfg and preprocess_cfg, and Tessera's own
+ * object "tessera" beside them. */
+#ifndef TESSERA_FUSION_MODEL_CONFIG_H
+#define TESSERA_FUSION_MODEL_CONFIG_H
+
+#include "tessera/fusion.h"
+
+#include "text/text_tower.h"
+#include "vision/vit.h"
+
+typedef struct tess_model_config {
+    int64_t embed_dim;
+    double init_logit_scale, init_logit_bias;
+    bool has_logit_bias, quick_gelu;
+    tess_vit_config vision;
+    tess_text_config text;
+    tess_preprocess preprocess;
+    tess_objectives objectives;
+} tess_model_config;
+
+/* Strings live in the arena. */
+TESS_MUST_USE tess_status tess__model_config_load(const char *path, tess_arena *arena,
+                                                  tess_model_config *out);
+void tess__model_config_write(const tess_model_config *c, tess_buf *out);
+
+#endif

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The text transformer as a function that appends to a graph.
+ *
+ * Captions are packed end to end and attention works inside segments, so a padded token never
+ * exists: exact for masked bidirectional towers and for causal ones read at the end-of-text token,
+ * which is the last of its segment here. */
+#include "text/text_tower.h"
+
+#include "tensor/block.h"
+
+#include <string.h>
+
+static const struct {
+    const char *name;
+    tess_pool_kind kind;
+} pools[] = {
+    {"argmax", TESS_POOL_LAST}, {"last", TESS_POOL_LAST}, {"eos", TESS_POOL_LAST},
+    {"first", TESS_POOL_FIRST}, {"mean", TESS_POOL_MEAN},
+};
+
+tess_text_config tess__text_default(void)
+{
+    return (tess_text_config){.context_length = 77,
+                              .vocab_size = 49408,
+                              .width = 512,
+                              .heads = 8,
+                              .layers = 12,
+                              .mlp_ratio = 4.0,
+                              .pool_type = "argmax",
+                              .act = "gelu",
+                              .pad_id = 0,
+                              .eos_id = 2,
+                              .tokenizer = "tokenizer.model",
+                              .eps = 1e-5};
+}
+
+static const tess_field fields[] = {
+    {"context_length", TESS_FIELD_INT, offsetof(tess_text_config, context_length), 2, 65536},
+    {"vocab_size", TESS_FIELD_INT, offsetof(tess_text_config, vocab_size), 1, 16777216},
+    {"width", TESS_FIELD_INT, offsetof(tess_text_config, width), 1, 65536},
+    {"heads", TESS_FIELD_INT, offsetof(tess_text_config, heads), 1, 1024},
+    {"layers", TESS_FIELD_INT, offsetof(tess_text_config, layers), 0, 1024},
+    {"mlp_ratio", TESS_FIELD_REAL, offsetof(tess_text_config, mlp_ratio), 0.01, 64},
+    {"pool_type", TESS_FIELD_STRING, offsetof(tess_text_config, pool_type), 0, 0},
+    {"act", TESS_FIELD_STRING, offsetof(tess_text_config, act), 0, 0},
+    {"no_causal_mask", TESS_FIELD_BOOL, offsetof(tess_text_config, no_causal_mask), 0, 0},
+    {"pad_id", TESS_FIELD_INT, offsetof(tess_text_config, pad_id), 0, 16777216},
+    {"eos_id", TESS_FIELD_INT, offsetof(tess_text_config, eos_id), 0, 16777216},
+    {"tokenizer", TESS_FIELD_STRING, offsetof(tess_text_config, tokenizer), 0, 0},
+    {"eps", TESS_FIELD_REAL, offsetof(tess_text_config, eps), 1e-12, 1},
+};
+
+static tess_status find_pool(const char *name, const char *where, tess_pool_kind *out)
+{
+    for (int64_t i = 0; i < TESS_COUNT(pools); i++) {
+        if (strcmp(pools[i].name, name) == 0) {
+            *out = pools[i].kind;
+            return TESS_OK;
+        }
+    }
+    return TESS_FAIL(TESS_UNSUPPORTED,
+                     "%s: pool_type: expected argmax, last, first or mean, found \"%s\"", where,
+                     name);
+}
+
+static tess_status check(const tess_text_config *c, const char *name)
+{
+    tess_unary_kind act;
+    tess_pool_kind pool;
+    TESS_TRY(tess__unary_find(c->act, name, &act));
+    TESS_TRY(find_pool(c->pool_type, name, &pool));
+    if (c->width % c->heads != 0) {
+        return TESS_FAIL(TESS_INVALID, "%s: width %lld is no multiple of heads %lld", name,
+                         (long long)c->width, (long long)c->heads);
+    }
+    if (!c->tokenizer[0] || strchr(c->tokenizer, '/') || c->tokenizer[0] == '.') {
+        return TESS_FAIL(TESS_INVALID,
+                         "%s: tokenizer: expected the name of a file in the model directory, found "
+                         "\"%s\"",
+                         name, c->tokenizer);
+    }
+    return TESS_OK;
+}
+
+tess_status tess__text_config_read(const tess_json *obj, const char *name, tess_arena *arena,
+                                   tess_text_config *out)
+{
+    TESS_TRY(tess_json_read_fields(obj, name, fields, TESS_COUNT(fields), arena, out));
+    return check(out, name);
+}
+
+void tess__text_config_write(const tess_text_config *c, tess_json_writer *w)
+{
+    tess_json_begin_object(w);
+    tess_json_add_fields(w, fields, TESS_COUNT(fields), c);
+    tess_json_end_object(w);
+}
+
+static tess_value embed(tess_graph *g, const tess_text_config *c, tess_text_input in,
+                        tess_dtype dtype)
+{
+    tess_scope_push(g, "token_embedding");
+    tess_value table =
+        tess_state(g, "param", "weight", TESS_F32, TESS_SHAPE_OF(c->vocab_size, c->width));
+    tess_value x = tess_embedding(g, table, in.tokens, dtype); /* (N,C) */
+    tess_scope_pop(g);
+    tess_value places = tess_state(g, "param", "positional_embedding", TESS_F32,
+                                   TESS_SHAPE_OF(c->context_length, c->width));
+    return tess_add(g, x, tess_embedding(g, places, in.positions, dtype));
+}
+
+tess_value tess__text_tower(tess_graph *g, const tess_text_config *c, tess_text_input in,
+                            int64_t embed_dim, tess_dtype dtype, bool recompute)
+{
+    tess_unary_kind act = TESS_GELU;
+    tess_pool_kind pool = TESS_POOL_LAST;
+    tess_status st = tess__unary_find(c->act, "text_cfg", &act);
+    st = st ? st : find_pool(c->pool_type, "text_cfg", &pool);
+    if (st) {
+        tess__graph_fail(g, st);
+        return 0;
+    }
+    tess_value x = embed(g, c, in, dtype);
+    tess_block_config block = {.width = c->width,
+                               .heads = c->heads,
+                               .hidden = (int64_t)((double)c->width * c->mlp_ratio),
+                               .act = act,
+                               .causal = !c->no_causal_mask,
+                               .eps = (float)c->eps,
+                               .dtype = dtype,
+                               .offsets = in.offsets,
+                               .max_segment = c->context_length,
+                               .recompute = recompute};
+    tess_scope_push(g, "transformer");
+    x = tess__transformer(g, &block, c->layers, x);
+    tess_scope_pop(g);
+    x = tess__layernorm(g, "ln_final", tess_pool(g, x, in.offsets, pool), (float)c->eps);
+    return tess_project(
+        g, x, tess__weight(g, "text_projection", TESS_SHAPE_OF(c->width, embed_dim), dtype));
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The text transformer with OpenCLIP's config and parameter names, over packed rows. */
+#ifndef TESSERA_TEXT_TEXT_TOWER_H
+#define TESSERA_TEXT_TEXT_TOWER_H
+
+#include "tessera/tensor.h"
+
+/* OpenCLIP's text_cfg; the keys that this build knows.  Start from tess__text_default. */
+typedef struct tess_text_config {
+    int64_t context_length, vocab_size, width, heads, layers;
+    double mlp_ratio;
+    char *pool_type; /* argmax | last (the end-of-text token) | first | mean; mean is Tessera's */
+    char *act;       /* as in vision_cfg; Tessera's key */
+    bool no_causal_mask;
+    int64_t pad_id, eos_id;
+    char *tokenizer; /* file in the model directory, default "tokenizer.model"; Tessera's key */
+    double eps;
+} tess_text_config;
+tess_text_config tess__text_default(void);
+TESS_MUST_USE tess_status tess__text_config_read(const tess_json *obj, const char *name,
+                                                 tess_arena *arena, tess_text_config *out);
+void tess__text_config_write(const tess_text_config *c, tess_json_writer *w);
+
+/* Packed captions: tokens (N) i32, positions (N) i32, offsets (S+1) i32; rows at and after
+ * offsets[S] are filling -> (S,embed_dim) in dtype, not normalised.  No row is spent on padding
+ * inside a caption.  Parameters appear under the current scope (the root, as OpenCLIP's native text
+ * tower). */
+typedef struct tess_text_input {
+    tess_value tokens, positions, offsets;
+} tess_text_input;
+tess_value tess__text_tower(tess_graph *g, const tess_text_config *c, tess_text_input in,
+                            int64_t embed_dim, tess_dtype dtype, bool recompute);
+
+#endif
