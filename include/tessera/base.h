@@ -125,11 +125,11 @@ typedef enum tess_fault {
     TESS_FAULT_RENAME,
     TESS_FAULT_KINDS,
 } tess_fault;
-/* Makes the nth call (from 1) of this kind fail from now on: that one, or with `persistent` all
- * later ones too.  nth 0 switches it off and resets the count.  Also read once from the environment
+/* Makes the nth call (from 1) of this kind fail, counted from now on: that one, or with `persistent`
+ * all later ones too.  nth 0 switches it off; either way the count starts again.  Also read once from the environment
  * as TESSERA_FAULT="write:17" or "write:17+" (persistent). */
 void tess_fault_set(tess_fault kind, int64_t nth, bool persistent);
-/* Calls of this kind so far. */
+/* Calls of this kind since then, or since the program's start. */
 int64_t tess_fault_count(tess_fault kind);
 
 /* ---- files -------------------------------------------------------------------------------- */
@@ -139,8 +139,8 @@ typedef struct tess_bytes {
     size_t n_bytes;
 } tess_bytes;
 
-/* Reads a whole file (NUL appended beyond n_bytes) of at most max_bytes; caller frees *out with
- * tess_free. */
+/* Reads a whole file (NUL appended beyond n_bytes) of at most max_bytes (more: TESS_NOMEM); caller
+ * frees *out with tess_free. */
 TESS_MUST_USE tess_status tess_file_read(const char *path, size_t max_bytes, uint8_t **out,
                                          size_t *out_bytes);
 /* Maps a file read-only.  Empty files map to data NULL, n_bytes 0. */
@@ -148,7 +148,9 @@ TESS_MUST_USE tess_status tess_file_map(const char *path, tess_bytes *out);
 void tess_file_unmap(tess_bytes *map);
 
 /* A file that is whole or absent: written beside its final name, flushed, fsynced, renamed, and the
- * directory fsynced on commit.  Close without commit removes the temporary. */
+ * directory fsynced on commit.  Abort removes the temporary.  Where commit fails, what stood under
+ * the name before is untouched, unless only the directory's fsync failed: then the new file stands,
+ * whole, and may be lost to a crash. */
 typedef struct tess_writer tess_writer;
 TESS_MUST_USE tess_status tess_writer_open(const char *path, tess_writer **out);
 TESS_MUST_USE tess_status tess_writer_write(tess_writer *w, const void *data, size_t n_bytes);
@@ -157,7 +159,8 @@ void tess_writer_abort(tess_writer *w);
 TESS_MUST_USE tess_status tess_file_write(const char *path, const void *data, size_t n_bytes);
 
 /* An append-only log (JSONL, event files): opened at `keep_bytes` (what lies behind is cut off; -1
- * keeps all), each append reaches the kernel before it returns. */
+ * keeps all; more than there is: TESS_FORMAT), each append reaches the kernel before it returns.  A
+ * failed append leaves nothing of its bytes; a failed sync is final, whatever is tried later. */
 typedef struct tess_appender tess_appender;
 TESS_MUST_USE tess_status tess_appender_open(const char *path, int64_t keep_bytes,
                                              tess_appender **out);
@@ -234,7 +237,8 @@ typedef struct tess_field {
     double min, max; /* for INT and REAL; both 0: no limit */
 } tess_field;
 /* Members absent or null leave the struct as it was.  An unknown key, a wrong kind, a number out of
- * range: TESS_INVALID with "name: path.key: expected ..., found ...". */
+ * range: TESS_INVALID with "name: key: expected ..., found ...".  For an object inside another pass
+ * "file: path" as the name, and the message says "file: path.key: ...". */
 TESS_MUST_USE tess_status tess_json_read_fields(const tess_json *obj, const char *name,
                                                 const tess_field *fields, size_t n_fields,
                                                 tess_arena *arena, void *out);
