@@ -42,7 +42,8 @@ tess_status tess__fail(tess_status code, const char *fmt, ...) TESS_PRINTF(2, 3)
 /* Returns TESS_FAIL(TESS_IO) with the text of errno: "what: path: No such file or directory". */
 tess_status tess__fail_errno(const char *what, const char *path);
 
-/* Puts "prefix: " before this thread's message and returns `code`; for adding file, line, sample. */
+/* Puts "prefix: " before this thread's message and returns `code`; for adding file, line, sample.
+ */
 tess_status tess_error_prefix(tess_status code, const char *fmt, ...) TESS_PRINTF(2, 3);
 
 /* This thread's last message, "" when there is none.  Valid until the thread's next failure. */
@@ -125,9 +126,9 @@ typedef enum tess_fault {
     TESS_FAULT_RENAME,
     TESS_FAULT_KINDS,
 } tess_fault;
-/* Makes the nth call (from 1) of this kind fail, counted from now on: that one, or with `persistent`
- * all later ones too.  nth 0 switches it off; either way the count starts again.  Also read once from the environment
- * as TESSERA_FAULT="write:17" or "write:17+" (persistent). */
+/* Makes the nth call (from 1) of this kind fail, counted from now on: that one, or with
+ * `persistent` all later ones too.  nth 0 switches it off; either way the count starts again.  Also
+ * read once from the environment as TESSERA_FAULT="write:17" or "write:17+" (persistent). */
 void tess_fault_set(tess_fault kind, int64_t nth, bool persistent);
 /* Calls of this kind since then, or since the program's start. */
 int64_t tess_fault_count(tess_fault kind);
@@ -154,7 +155,8 @@ void tess_file_unmap(tess_bytes *map);
 typedef struct tess_writer tess_writer;
 TESS_MUST_USE tess_status tess_writer_open(const char *path, tess_writer **out);
 TESS_MUST_USE tess_status tess_writer_write(tess_writer *w, const void *data, size_t n_bytes);
-TESS_MUST_USE tess_status tess_writer_commit(tess_writer *w); /* closes and frees, also on failure */
+TESS_MUST_USE tess_status
+tess_writer_commit(tess_writer *w); /* closes and frees, also on failure */
 void tess_writer_abort(tess_writer *w);
 TESS_MUST_USE tess_status tess_file_write(const char *path, const void *data, size_t n_bytes);
 
@@ -215,7 +217,8 @@ const tess_json *tess_json_at(const tess_json *array, size_t i);
 /* Member i of an object, in the document's order. */
 const tess_json *tess_json_member(const tess_json *obj, size_t i, const char **out_key);
 /* Readers that fall back; a wrong kind gives the fallback too. */
-const char *tess_json_string(const tess_json *v, const char *fallback); /* borrowed, no NULs inside */
+const char *tess_json_string(const tess_json *v,
+                             const char *fallback); /* borrowed, no NULs inside */
 int64_t tess_json_int(const tess_json *v, int64_t fallback);
 double tess_json_real(const tess_json *v, double fallback); /* ints too */
 bool tess_json_bool(const tess_json *v, bool fallback);
@@ -256,7 +259,8 @@ void tess_json_end_array(tess_json_writer *w);
 void tess_json_key(tess_json_writer *w, const char *key);
 void tess_json_add_string(tess_json_writer *w, const char *s); /* NULL: null; bad UTF-8: U+FFFD */
 void tess_json_add_int(tess_json_writer *w, int64_t v);
-void tess_json_add_real(tess_json_writer *w, double v); /* shortest that reads back; not finite: null */
+void tess_json_add_real(tess_json_writer *w,
+                        double v); /* shortest that reads back; not finite: null */
 void tess_json_add_bool(tess_json_writer *w, bool v);
 void tess_json_add_null(tess_json_writer *w);
 void tess_json_add_value(tess_json_writer *w, const tess_json *v); /* copies a parsed value */
@@ -305,9 +309,9 @@ typedef struct tess_rng {
 } tess_rng;
 tess_rng tess_rng_at(uint64_t seed, uint64_t stream);
 uint32_t tess_rng_u32(tess_rng *r);
-double tess_rng_unit(tess_rng *r);                       /* [0,1), 32 bits */
-uint32_t tess_rng_below(tess_rng *r, uint32_t n);        /* unbiased; n > 0 */
-double tess_rng_normal(tess_rng *r);                     /* mean 0, deviation 1 */
+double tess_rng_unit(tess_rng *r);                /* [0,1), 32 bits */
+uint32_t tess_rng_below(tess_rng *r, uint32_t n); /* unbiased; n > 0 */
+double tess_rng_normal(tess_rng *r);              /* mean 0, deviation 1 */
 /* Position i of a random permutation of 0..n-1, without storing it (a Feistel cycle walk). */
 uint64_t tess_permute(uint64_t seed, uint64_t n, uint64_t i);
 
