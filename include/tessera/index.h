@@ -70,7 +70,9 @@ TESS_MUST_USE tess_status tess_index_builder_add(tess_index_builder *b, const fl
                                                  const tess_row *rows, int64_t n);
 int64_t tess_index_builder_count(const tess_index_builder *b);
 /* Builds, writes, syncs, and moves the index into place; frees the builder, also on failure, after
- * which nothing is left and what was at `dir` is untouched. */
+ * which nothing is left and what was at `dir` is untouched.  One exception: when the very last sync
+ * (of the parent directory, after the move) fails, the new index is there, whole, yet TESS_IO says
+ * that a power cut may still undo the move. */
 TESS_MUST_USE tess_status tess_index_builder_commit(tess_index_builder *b);
 /* Gives up: removes what was written, frees the builder. */
 void tess_index_builder_abort(tess_index_builder *b);

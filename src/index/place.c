@@ -88,6 +88,12 @@ static tess_status lock_empty(tess__place *p)
     return lock(p);
 }
 
+static char *parent_of(const char *dir)
+{
+    const char *slash = strrchr(dir, '/');
+    return slash ? tess_strndup(dir, slash == dir ? 1 : (size_t)(slash - dir)) : tess_strdup(".");
+}
+
 tess_status tess__place_open(const char *dir, bool replace, tess__place *out)
 {
     size_t n = strlen(dir);
@@ -99,7 +105,8 @@ tess_status tess__place_open(const char *dir, bool replace, tess__place *out)
         return TESS_FAIL(TESS_INVALID, "the index directory has an empty name");
     }
     out->dir = tess_strndup(dir, n);
-    out->work = out->dir ? tess_format("%s.building", out->dir) : NULL;
+    out->parent = out->dir ? parent_of(out->dir) : NULL;
+    out->work = out->parent ? tess_format("%s.building", out->dir) : NULL;
     tess_status st = out->work ? check_target(out->dir, replace) : TESS_NOMEM;
     if (st == TESS_OK) {
         st = lock_empty(out);
@@ -167,7 +174,10 @@ static tess_status move_into_place(tess__place *p)
 {
     TESS_TRY(check_target(p->dir, p->replace));
     char *manifest = tess_format("%s/%s", p->dir, TESS__MANIFEST_NAME);
-    bool occupied = manifest && tess_path_exists(manifest);
+    if (!manifest) {
+        return TESS_NOMEM;
+    }
+    bool occupied = tess_path_exists(manifest);
     tess_free(manifest);
     if (!occupied) {
         return tess_path_rename(p->work, p->dir);
@@ -175,21 +185,11 @@ static tess_status move_into_place(tess__place *p)
     return swap(p);
 }
 
-static tess_status sync_parent(const char *dir)
-{
-    const char *slash = strrchr(dir, '/');
-    char *parent =
-        slash ? tess_strndup(dir, slash == dir ? 1 : (size_t)(slash - dir)) : tess_strdup(".");
-    tess_status st = parent ? tess_dir_sync(parent) : TESS_NOMEM;
-    tess_free(parent);
-    return st;
-}
-
 tess_status tess__place_commit(tess__place *p)
 {
     TESS_TRY(tess_dir_sync(p->work));
     TESS_TRY(move_into_place(p));
-    return sync_parent(p->dir);
+    return tess_dir_sync(p->parent);
 }
 
 void tess__place_deinit(tess__place *p)
@@ -201,6 +201,7 @@ void tess__place_deinit(tess__place *p)
     }
     unlock(p);
     tess_free(p->dir);
+    tess_free(p->parent);
     tess_free(p->work);
     *p = (tess__place){0};
 }

@@ -7,6 +7,7 @@
 
 typedef struct tess__place {
     char *dir;     /* where the index will be, without a trailing slash */
+    char *parent;  /* the directory that holds it */
     char *work;    /* "DIR.building" */
     int lock_fd;   /* locks what is at `work`, while the build lives */
     bool has_lock; /* lock_fd is open */
@@ -15,7 +16,8 @@ typedef struct tess__place {
 
 /* Checks what is at `dir`, makes and locks an empty work directory. */
 TESS_MUST_USE tess_status tess__place_open(const char *dir, bool replace, tess__place *out);
-/* Syncs the work directory and gives it the final name, in one step also where an index was. */
+/* Syncs the work directory and gives it the final name, in one step also where an index was.  When
+ * only the sync after that fails, the new index is in place although TESS_IO is returned. */
 TESS_MUST_USE tess_status tess__place_commit(tess__place *p);
 /* Removes the work directory, or the older index that the commit put there, and frees. */
 void tess__place_deinit(tess__place *p);
