@@ -31,7 +31,7 @@ typedef enum tess_bad {
     TESS_BAD_TOO_LARGE,     /* picture or caption file above its limit */
     TESS_BAD_DECODE,        /* the picture does not decode */
     TESS_BAD_CAPTION_UTF8,  /* from here on one caption is left out, not the whole sample */
-    TESS_BAD_CAPTION_EMPTY, /* nothing but white space */
+    TESS_BAD_CAPTION_EMPTY, /* nothing but white space, or no string */
     TESS_BAD_CAPTION_LONG,  /* above max_caption_bytes */
     TESS_BAD_CAPTION_MOJIBAKE, /* text once decoded with the wrong character set */
     TESS_BAD_CAPTION_MANY,     /* beyond the first max_captions of its sample */
@@ -102,7 +102,7 @@ typedef struct tess_dataset_options {
     const char *csv_caption_key; /* "title" */
     /* JSONL: field(s) of the picture's path, split by '|'; "image|image_path|filepath|url". */
     const char *image_key;
-    /* Where captions are, split by '|', first present wins: a JSON field (one string, an array, or
+    /* Where captions are (but for CSV), split by '|', first present wins: a JSON field (one string, an array, or
      * a map language -> string or array), or "txt", the .txt beside the picture.
      * Default "captions|txt|caption|text|title". */
     const char *caption_key;
@@ -162,6 +162,7 @@ typedef struct tess_sample {
     /* the scratch */
     tess_buf key_buf, text_buf, detail_buf;
     tess_caption *caption_buf;
+    struct tess__languages *learn;
     size_t caption_cap;
     uint8_t *file;
 } tess_sample;
