@@ -35,7 +35,8 @@ endif
 DEFS    := -D_GNU_SOURCE -DTESS_VERSION='"$(VERSION)"'
 INC     := -Iinclude -Isrc
 CFLAGS   = -std=gnu17 $(OPT) $(WARN) $(HARDEN) $(SANFLAGS) $(DEFS) $(INC) -MMD -MP $(EXTRA_CFLAGS)
-CXXFLAGS = -std=gnu++17 $(OPT) $(WARNXX) $(HARDEN) $(SANFLAGS) $(DEFS) $(INC) -MMD -MP
+# The vptr check needs the C++ sanitizer runtime, which a link by $(CC) leaves out.
+CXXFLAGS = -std=gnu++17 $(OPT) $(WARNXX) $(HARDEN) $(SANFLAGS) $(if $(SAN),-fno-sanitize=vptr) $(DEFS) $(INC) -MMD -MP
 LDFLAGS  = -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack $(SANFLAGS) -fopenmp
 
 FLOORS  := base tensor index vision text fusion train serve cli
