@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+#
 # Tessera's build.
 #
 #   make                      the program (build/tessera) and every library

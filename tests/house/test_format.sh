@@ -1,0 +1,27 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# clang-format would change nothing in the C and C++ files that git tracks.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+
+if ! command -v clang-format >/dev/null; then
+    echo "skipped: clang-format is not installed"
+    echo "0 passed, 0 failed"
+    exit 0
+fi
+if ! git rev-parse --git-dir >/dev/null 2>&1; then
+    echo "skipped: not a git checkout"
+    echo "0 passed, 0 failed"
+    exit 0
+fi
+mapfile -t files < <(git ls-files '*.c' '*.h' '*.cpp' | while read -r f; do [ -e "$f" ] && echo "$f"; done)
+bad=0
+for file in "${files[@]}"; do
+    if ! clang-format "$file" | cmp -s - "$file"; then
+        echo "$file: run clang-format -i on it"
+        bad=$((bad + 1))
+    fi
+done
+echo "$((bad == 0)) passed, $((bad > 0)) failed"
+[ "$bad" -eq 0 ]
