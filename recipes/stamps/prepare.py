@@ -24,7 +24,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 import common
 
 STAMPS = '/usr/share/tuxpaint/stamps'
-PACKAGES = ['tuxpaint-stamps-default', 'librsvg2-bin', 'sentencepiece']
+PACKAGES = ['tuxpaint-stamps-default', 'librsvg2-bin', 'fonts-dejavu-core', 'sentencepiece']
+FONTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'fonts.conf')
 SVG_PIXELS = 256
 
 # Locales whose script is not Latin -> that script, as common.script names it.
@@ -117,7 +118,8 @@ def draw(path):
     """An SVG file as PNG bytes."""
     pixels = str(SVG_PIXELS)
     done = subprocess.run(['rsvg-convert', '--keep-aspect-ratio', '--width', pixels, '--height',
-                           pixels, '--format', 'png', path], capture_output=True, check=False)
+                           pixels, '--format', 'png', path], capture_output=True, check=False,
+                          env={**os.environ, 'FONTCONFIG_FILE': FONTS})
     if done.returncode != 0:
         sys.exit('rsvg-convert %s: %s' % (path, done.stderr.decode('utf-8', 'replace').strip()))
     return done.stdout
@@ -130,16 +132,20 @@ def read_picture(stem, extension):
         return f.read()
 
 
-def find_stems(extension):
-    """Paths below STAMPS without the extension, sorted."""
-    return sorted(os.path.join(folder, name)[:-len(extension)]
-                  for folder, _, names in os.walk(STAMPS) for name in names
-                  if name.endswith(extension))
+def find_stems():
+    """{extension: paths without it} of the package's own files: others put stamps there too."""
+    files = subprocess.run(['dpkg-query', '-L', PACKAGES[0]], capture_output=True, text=True,
+                           check=True).stdout.splitlines()
+    stems = {'.png': set(), '.svg': set(), '.txt': set()}
+    for stem, extension in map(os.path.splitext, files):
+        if stem.startswith(STAMPS) and extension in stems:
+            stems[extension].add(stem)
+    return stems
 
 
 def gather():
     common.say('stamps: reading the captions')
-    png, svg, txt = (set(find_stems(e)) for e in ('.png', '.svg', '.txt'))
+    png, svg, txt = find_stems().values()
     left_out, stamps = {}, []
     for stem in sorted(txt & (png | svg)):
         captions = read_captions(stem + '.txt', left_out)
