@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fusion: both towers together.  A two-tower model from a JSON config with OpenCLIP's key names, its
- * objectives, and the model directory that holds it.
+/* fusion: both towers together.  A two-tower model from a JSON config with OpenCLIP's key names,
+ * its objectives, and the model directory that holds it.
  *
  * A model directory:
  *   open_clip_config.json          model_cfg, preprocess_cfg (OpenCLIP), tessera (objectives)
@@ -64,9 +64,8 @@ TESS_MUST_USE tess_status tess_model_embed_text(tess_model *m, const char *text,
 /* One encoded picture, decoded and preprocessed as in training without chance. */
 TESS_MUST_USE tess_status tess_model_embed_picture(tess_model *m, tess_bytes encoded, float *out);
 /* Cleans and tokenizes one caption: at most context_length ids, the end id included. */
-TESS_MUST_USE tess_status tess_model_tokenize(const tess_model *m, const char *text,
-                                              size_t n_bytes, tess_tokenizer_scratch *scratch,
-                                              tess_ids *out);
+TESS_MUST_USE tess_status tess_model_tokenize(const tess_model *m, const char *text, size_t n_bytes,
+                                              tess_tokenizer_scratch *scratch, tess_ids *out);
 
 /* ---- training ----------------------------------------------------------------------------- */
 
@@ -84,7 +83,6 @@ typedef struct tess_objectives {
     tess_objective image_text, text_text;
 } tess_objectives;
 tess_objectives tess_model_objectives(const tess_model *m);
-void tess_model_set_objectives(tess_model *m, tess_objectives o);
 
 /* One micro-step: towers, objectives, gradients added to the store's group "grad".  Built once for
  * each number of token rows (rounded up to a bucket; the plans share one workspace). */
@@ -117,8 +115,8 @@ TESS_MUST_USE tess_status tess_trainer_update(tess_trainer *t, double lr, int64_
 /* Runs the next micro-steps through the debug executor. */
 void tess_trainer_debug(tess_trainer *t, bool on);
 /* The states of a resume: groups m, v, grad of this store beside the model's parameters. */
-double tess_trainer_flops(const tess_trainer *t);    /* of the last micro-step, by the plan */
-size_t tess_trainer_memory(const tess_trainer *t);   /* arena bytes now */
+double tess_trainer_flops(const tess_trainer *t);  /* of the last micro-step, by the plan */
+size_t tess_trainer_memory(const tess_trainer *t); /* arena bytes now */
 double tess_trainer_logit_scale(const tess_trainer *t);
 void tess_trainer_profile(tess_trainer *t, bool on);
 void tess_trainer_print_profile(const tess_trainer *t, tess_buf *out);

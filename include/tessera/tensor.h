@@ -227,9 +227,10 @@ TESS_MUST_USE tess_status tess_store_add_graph(tess_store *s, const tess_graph *
                                                const char *group);
 TESS_MUST_USE tess_status tess_store_add(tess_store *s, const char *group, const char *name,
                                          tess_shape shape);
-/* A group of the same layout as another: moments, gradients. */
+/* A group of the same layout as another: moments, gradients.  May come after tess_store_allocate.
+ */
 TESS_MUST_USE tess_status tess_store_mirror(tess_store *s, const char *group, const char *like);
-/* Lays out and allocates; no additions after it. */
+/* Lays out and allocates; of additions only tess_store_mirror may follow. */
 TESS_MUST_USE tess_status tess_store_allocate(tess_store *s);
 float *tess_store_group(const tess_store *s, const char *group, int64_t *out_n); /* flat run */
 int64_t tess_store_n_decayed(const tess_store *s, const char *group);

@@ -76,9 +76,7 @@ static tess_status read_objective(const tess_json *obj, const char *name, tess_a
 static tess_status read_model(const tess_json *obj, const char *name, tess_arena *arena,
                               tess_model_config *c)
 {
-    model_part part = {.embed_dim = 512,
-                       .init_logit_scale = log(1 / 0.07),
-                       .init_logit_bias = NAN};
+    model_part part = {.embed_dim = 512, .init_logit_scale = log(1 / 0.07), .init_logit_bias = NAN};
     TESS_TRY(
         tess_json_read_fields(obj, name, model_fields, TESS_COUNT(model_fields), arena, &part));
     if (part.custom_text) {
@@ -122,8 +120,8 @@ static tess_status read_config(const tess_json *root, tess_arena *arena, tess_mo
     if (tess_json_get(root, "vision_cfg")) {
         t.model = root;
     } else {
-        TESS_TRY(tess_json_read_fields(root, "config", top_fields, TESS_COUNT(top_fields), arena,
-                                       &t));
+        TESS_TRY(
+            tess_json_read_fields(root, "config", top_fields, TESS_COUNT(top_fields), arena, &t));
     }
     if (!t.model) {
         return TESS_FAIL(TESS_INVALID, "expected an object with model_cfg");
@@ -137,10 +135,9 @@ static tess_status read_config(const tess_json *root, tess_arena *arena, tess_mo
     }
     if (c->preprocess.width != c->vision.image_size ||
         c->preprocess.height != c->vision.image_size) {
-        return TESS_FAIL(TESS_INVALID,
-                         "preprocess_cfg.size is %d x %d, but vision_cfg.image_size is %lld",
-                         c->preprocess.width, c->preprocess.height,
-                         (long long)c->vision.image_size);
+        return TESS_FAIL(
+            TESS_INVALID, "preprocess_cfg.size is %d x %d, but vision_cfg.image_size is %lld",
+            c->preprocess.width, c->preprocess.height, (long long)c->vision.image_size);
     }
     return read_tessera(t.tessera, arena, &c->objectives);
 }

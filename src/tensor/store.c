@@ -17,7 +17,7 @@ typedef struct entry {
 } entry;
 
 typedef struct group {
-    char *name, *like;
+    char *name;
     entry *entries;
     size_t n_entries, cap_entries;
     int64_t n, n_decayed;
@@ -47,7 +47,6 @@ void tess_store_free(tess_store *s)
         }
         tess_free(g->entries);
         tess_free(g->name);
-        tess_free(g->like);
         tess_free(g->data);
     }
     tess_free(s->groups);
@@ -66,9 +65,6 @@ static group *find_group(const tess_store *s, const char *name)
 
 static tess_status add_group(tess_store *s, const char *name, group **out)
 {
-    if (s->allocated) {
-        return TESS_FAIL(TESS_INVALID, "store: group %s comes after the layout", name);
-    }
     TESS_TRY(tess_grow(&s->groups, &s->cap_groups, s->n_groups + 1, sizeof *s->groups));
     group *g = &s->groups[s->n_groups];
     *g = (group){.name = tess_strdup(name)};
@@ -110,10 +106,13 @@ tess_status tess_store_add(tess_store *s, const char *group_name, const char *na
                            tess_shape shape)
 {
     group *g = find_group(s, group_name);
+    if (!g && s->allocated) {
+        return TESS_FAIL(TESS_INVALID, "store: group %s comes after the layout", group_name);
+    }
     if (!g) {
         TESS_TRY(add_group(s, group_name, &g));
     }
-    if (s->allocated && !find_entry(g, name)) {
+    if (g->data && !find_entry(g, name)) {
         return TESS_FAIL(TESS_INVALID, "store: %s comes after the layout", name);
     }
     return add_entry(g, name, shape);
@@ -137,27 +136,6 @@ tess_status tess_store_add_graph(tess_store *s, const tess_graph *g, const char 
     return st;
 }
 
-tess_status tess_store_mirror(tess_store *s, const char *group_name, const char *like)
-{
-    group *g = NULL;
-    TESS_TRY(add_group(s, group_name, &g));
-    g->like = tess_strdup(like);
-    return g->like ? TESS_OK : TESS_NOMEM;
-}
-
-static tess_status copy_entries(tess_store *s, group *g)
-{
-    const group *like = find_group(s, g->like);
-    if (!like) {
-        return TESS_FAIL(TESS_INVALID, "store: %s mirrors %s, which does not exist", g->name,
-                         g->like);
-    }
-    for (size_t i = 0; i < like->n_entries; i++) {
-        TESS_TRY(add_entry(g, like->entries[i].name, like->entries[i].shape));
-    }
-    return TESS_OK;
-}
-
 static void lay_out(group *g)
 {
     for (int pass = 0; pass < 2; pass++) {
@@ -173,19 +151,33 @@ static void lay_out(group *g)
     }
 }
 
+static tess_status allocate(group *g)
+{
+    lay_out(g);
+    g->data = tess_alloc_array((size_t)g->n, sizeof *g->data);
+    return g->data ? TESS_OK : TESS_NOMEM;
+}
+
+tess_status tess_store_mirror(tess_store *s, const char *group_name, const char *like)
+{
+    const group *from = find_group(s, like);
+    group *g = NULL;
+    if (!from || find_group(s, group_name)) {
+        return TESS_FAIL(TESS_INVALID, "store: %s cannot mirror %s", group_name, like);
+    }
+    TESS_TRY(add_group(s, group_name, &g));
+    from = find_group(s, like);
+    for (size_t i = 0; i < from->n_entries; i++) {
+        TESS_TRY(add_entry(g, from->entries[i].name, from->entries[i].shape));
+    }
+    return s->allocated ? allocate(g) : TESS_OK;
+}
+
 tess_status tess_store_allocate(tess_store *s)
 {
     s->allocated = true;
     for (size_t i = 0; i < s->n_groups; i++) {
-        group *g = &s->groups[i];
-        if (g->like) {
-            TESS_TRY(copy_entries(s, g));
-        }
-        lay_out(g);
-        g->data = tess_alloc_array((size_t)g->n, sizeof *g->data);
-        if (!g->data) {
-            return TESS_NOMEM;
-        }
+        TESS_TRY(allocate(&s->groups[i]));
     }
     return TESS_OK;
 }

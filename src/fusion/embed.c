@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Embedding pictures and texts with a model.
+ *
+ * A plan is made for each shape and kept; shapes are rounded up (pictures and segments to a power
+ * of two, token rows to an eighth of one) so that a handful of plans serve every call.  What the
+ * rounding adds are empty segments and rows beyond the last segment, which change nothing. */
+#include "fusion/model.h"
+
+#include <string.h>
+
+#define PICTURES_PER_RUN 128
+#define SEGMENTS_PER_RUN 512
+
+static void free_plan(tess_embed_plan *p)
+{
+    tess_plan_free(p->plan);
+    tess_graph_free(p->graph);
+    *p = (tess_embed_plan){0};
+}
+
+void tess__model_free_plans(tess_model *m)
+{
+    for (int i = 0; i < TESS_EMBED_PLANS; i++) {
+        free_plan(&m->picture_plans[i]);
+        free_plan(&m->text_plans[i]);
+    }
+}
+
+static int64_t round_up(int64_t n, int64_t least, bool fine)
+{
+    int64_t p = least;
+    while (p < n) {
+        p *= 2;
+    }
+    int64_t step = fine && p / 8 >= least ? p / 8 : p;
+    return (n + step - 1) / step * step;
+}
+
+/* The plan for this shape, or the least recently used slot, emptied. */
+static tess_embed_plan *find_plan(tess_model *m, tess_embed_plan *plans, int64_t rows,
+                                  int64_t segments)
+{
+    tess_embed_plan *oldest = &plans[0];
+    for (int i = 0; i < TESS_EMBED_PLANS; i++) {
+        tess_embed_plan *p = &plans[i];
+        if (p->plan && p->rows == rows && p->segments == segments) {
+            p->last_used = ++m->clock;
+            return p;
+        }
+        oldest = p->last_used < oldest->last_used ? p : oldest;
+    }
+    free_plan(oldest);
+    oldest->rows = rows;
+    oldest->segments = segments;
+    oldest->last_used = ++m->clock;
+    return oldest;
+}
+
+static tess_status finish_plan(tess_model *m, tess_embed_plan *p)
+{
+    tess_status st =
+        tess_plan_build(p->graph, &p->out, 1, tess_device_cpu(), m->store, m->workspace, &p->plan);
+    if (st) {
+        free_plan(p);
+    }
+    return st;
+}
+
+/* ---- pictures ------------------------------------------------------------------------------ */
+
+static tess_status picture_plan(tess_model *m, int64_t n, tess_embed_plan **out)
+{
+    tess_embed_plan *p = *out = find_plan(m, m->picture_plans, 0, n);
+    if (p->plan) {
+        return TESS_OK;
+    }
+    int64_t s = m->config.vision.image_size;
+    p->graph = tess_graph_new();
+    if (!p->graph) {
+        return TESS_NOMEM;
+    }
+    tess_value pictures = tess_input(p->graph, "pictures", TESS_U8, TESS_SHAPE_OF(n, s, s, 3));
+    p->out = tess__picture_tower(p->graph, m, pictures, false);
+    return finish_plan(m, p);
+}
+
+static tess_status run_pictures(tess_model *m, const uint8_t *pictures, int64_t n, float *out)
+{
+    int64_t rounded = round_up(n, 1, false);
+    size_t one = (size_t)m->config.vision.image_size * (size_t)m->config.vision.image_size * 3;
+    TESS_TRY(tess_grow(&m->pixels, &m->cap_pixels, (size_t)rounded * one, 1));
+    memcpy(m->pixels, pictures, (size_t)n * one);
+    memset(m->pixels + (size_t)n * one, 0, (size_t)(rounded - n) * one);
+    tess_embed_plan *p;
+    TESS_TRY(picture_plan(m, rounded, &p));
+    TESS_TRY(tess_plan_bind(p->plan, "pictures", m->pixels));
+    TESS_TRY(tess_plan_run(p->plan));
+    memcpy(out, tess_plan_output(p->plan, p->out), (size_t)(n * m->config.embed_dim) * sizeof *out);
+    return TESS_OK;
+}
+
+tess_status tess_model_embed_pictures(tess_model *m, const uint8_t *pictures, int64_t n, float *out)
+{
+    size_t one = (size_t)m->config.vision.image_size * (size_t)m->config.vision.image_size * 3;
+    for (int64_t i = 0; i < n; i += PICTURES_PER_RUN) {
+        int64_t k = n - i < PICTURES_PER_RUN ? n - i : PICTURES_PER_RUN;
+        TESS_TRY(run_pictures(m, pictures + (size_t)i * one, k, out + i * m->config.embed_dim));
+    }
+    return TESS_OK;
+}
+
+tess_status tess_model_embed_picture(tess_model *m, tess_bytes encoded, float *out)
+{
+    size_t side = (size_t)m->config.vision.image_size;
+    uint8_t *pixels = tess_alloc_array(side * side, 3);
+    if (!pixels) {
+        return TESS_NOMEM;
+    }
+    tess_status st = tess_picture_decode(encoded.data, encoded.n_bytes, NULL, &m->picture);
+    st = st ? st : tess_transform_apply(m->resizer, &m->config.preprocess, &m->picture, pixels);
+    st = st ? st : tess_model_embed_pictures(m, pixels, 1, out);
+    tess_free(pixels);
+    return st;
+}
+
+/* ---- texts --------------------------------------------------------------------------------- */
+
+static tess_status text_plan(tess_model *m, int64_t rows, int64_t segments, tess_embed_plan **out)
+{
+    tess_embed_plan *p = *out = find_plan(m, m->text_plans, rows, segments);
+    if (p->plan) {
+        return TESS_OK;
+    }
+    p->graph = tess_graph_new();
+    if (!p->graph) {
+        return TESS_NOMEM;
+    }
+    tess_text_input in = {
+        .tokens = tess_input(p->graph, "tokens", TESS_I32, TESS_SHAPE_OF(rows)),
+        .positions = tess_input(p->graph, "positions", TESS_I32, TESS_SHAPE_OF(rows)),
+        .offsets = tess_input(p->graph, "offsets", TESS_I32, TESS_SHAPE_OF(segments + 1)),
+    };
+    p->out = tess__caption_tower(p->graph, m, in, false);
+    return finish_plan(m, p);
+}
+
+/* Copies segments into the model's buffers; rows beyond them get id -1, a zero row. */
+static tess_status pack(tess_model *m, const int32_t *tokens, const int64_t *offsets, int64_t n,
+                        int64_t rows, int64_t segments)
+{
+    TESS_TRY(tess_grow(&m->tokens, &m->cap_tokens, (size_t)rows, sizeof *m->tokens));
+    TESS_TRY(tess_grow(&m->positions, &m->cap_positions, (size_t)rows, sizeof *m->positions));
+    TESS_TRY(tess_grow(&m->offsets, &m->cap_offsets, (size_t)segments + 1, sizeof *m->offsets));
+    int64_t at = 0;
+    m->offsets[0] = 0;
+    for (int64_t s = 0; s < segments; s++) {
+        int64_t length = s < n ? offsets[s + 1] - offsets[s] : 0;
+        for (int64_t i = 0; i < length; i++, at++) {
+            m->tokens[at] = tokens[offsets[s] + i];
+            m->positions[at] = (int32_t)i;
+        }
+        m->offsets[s + 1] = (int32_t)at;
+    }
+    for (; at < rows; at++) {
+        m->tokens[at] = m->positions[at] = -1;
+    }
+    return TESS_OK;
+}
+
+static tess_status run_tokens(tess_model *m, const int32_t *tokens, const int64_t *offsets,
+                              int64_t n, float *out)
+{
+    int64_t rows = round_up(offsets[n] - offsets[0], 8, true), segments = round_up(n, 1, false);
+    tess_embed_plan *p;
+    TESS_TRY(pack(m, tokens, offsets, n, rows, segments));
+    TESS_TRY(text_plan(m, rows, segments, &p));
+    TESS_TRY(tess_plan_bind(p->plan, "tokens", m->tokens));
+    TESS_TRY(tess_plan_bind(p->plan, "positions", m->positions));
+    TESS_TRY(tess_plan_bind(p->plan, "offsets", m->offsets));
+    TESS_TRY(tess_plan_run(p->plan));
+    memcpy(out, tess_plan_output(p->plan, p->out), (size_t)(n * m->config.embed_dim) * sizeof *out);
+    return TESS_OK;
+}
+
+tess_status tess_model_embed_tokens(tess_model *m, const int32_t *tokens, const int64_t *offsets,
+                                    int64_t n, float *out)
+{
+    for (int64_t i = 0; i < n; i++) {
+        int64_t length = offsets[i + 1] - offsets[i];
+        if (length < 1 || length > m->config.text.context_length) {
+            return TESS_FAIL(TESS_INVALID, "text %lld has %lld tokens; expected 1 to %lld",
+                             (long long)i, (long long)length,
+                             (long long)m->config.text.context_length);
+        }
+    }
+    for (int64_t i = 0; i < n; i += SEGMENTS_PER_RUN) {
+        int64_t k = n - i < SEGMENTS_PER_RUN ? n - i : SEGMENTS_PER_RUN;
+        TESS_TRY(run_tokens(m, tokens, offsets + i, k, out + i * m->config.embed_dim));
+    }
+    return TESS_OK;
+}
+
+tess_status tess_model_tokenize(const tess_model *m, const char *text, size_t n_bytes,
+                                tess_tokenizer_scratch *scratch, tess_ids *out)
+{
+    tess_buf clean = {0};
+    tess_status st = tess_text_clean(text, n_bytes, TESS_CLEAN_TRUNCATE, &clean);
+    tess_encode_options o = {
+        .add_eos = true, .max_ids = (size_t)m->config.text.context_length, .scratch = scratch};
+    st = st ? st
+            : tess_tokenizer_encode(m->tokenizer, out, clean.data ? clean.data : "", clean.n_bytes,
+                                    &o);
+    tess_buf_deinit(&clean);
+    return st;
+}
+
+tess_status tess_model_embed_text(tess_model *m, const char *text, size_t n_bytes, float *out)
+{
+    m->ids.n_ids = 0;
+    TESS_TRY(tess_model_tokenize(m, text, n_bytes, NULL, &m->ids));
+    if (m->ids.n_ids < 2) {
+        return TESS_FAIL(TESS_INVALID, "the text holds nothing to search for");
+    }
+    int64_t offsets[2] = {0, (int64_t)m->ids.n_ids};
+    return tess_model_embed_tokens(m, m->ids.ids, offsets, 1, out);
+}

@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A model: config, parameters, tokenizer; and the directory that holds it. */
+#include "fusion/model.h"
+
+#include <string.h>
+
+#define CONFIG_FILE  "open_clip_config.json"
+#define WEIGHTS_FILE "open_clip_model.safetensors"
+#define SUMMARY_FILE "tessera.json"
+
+/* ---- parameters ---------------------------------------------------------------------------- */
+
+tess_value tess__picture_tower(tess_graph *g, const tess_model *m, tess_value pictures,
+                               bool recompute)
+{
+    const tess_model_config *c = &m->config;
+    tess_vit_options o = {.embed_dim = c->embed_dim, .dtype = m->dtype, .recompute = recompute};
+    for (int i = 0; i < 3; i++) {
+        o.mean[i] = (float)c->preprocess.mean[i];
+        o.std[i] = (float)c->preprocess.std[i];
+    }
+    tess_scope_push(g, "visual");
+    tess_value z = tess__vit(g, &c->vision, pictures, &o);
+    tess_scope_pop(g);
+    return tess_l2norm(g, z);
+}
+
+tess_value tess__caption_tower(tess_graph *g, const tess_model *m, tess_text_input in,
+                               bool recompute)
+{
+    return tess_l2norm(
+        g, tess__text_tower(g, &m->config.text, in, m->config.embed_dim, m->dtype, recompute));
+}
+
+/* Both towers for one picture and one caption, only to learn the parameters' names and shapes. */
+static void build_leaves(tess_graph *g, const tess_model *m)
+{
+    const tess_model_config *c = &m->config;
+    int64_t s = c->vision.image_size;
+    tess__picture_tower(g, m, tess_input(g, "pictures", TESS_U8, TESS_SHAPE_OF(1, s, s, 3)), false);
+    tess__caption_tower(g, m,
+                        (tess_text_input){
+                            .tokens = tess_input(g, "tokens", TESS_I32, TESS_SHAPE_OF(1)),
+                            .positions = tess_input(g, "positions", TESS_I32, TESS_SHAPE_OF(1)),
+                            .offsets = tess_input(g, "offsets", TESS_I32, TESS_SHAPE_OF(2)),
+                        },
+                        false);
+    tess_state(g, "param", "logit_scale", TESS_F32, tess_shape_make(0, NULL));
+    if (c->has_logit_bias) {
+        tess_state(g, "param", "logit_bias", TESS_F32, tess_shape_make(0, NULL));
+    }
+    if (c->objectives.text_text.weight > 0) {
+        tess_state(g, "param", "logit_scale_text", TESS_F32, tess_shape_make(0, NULL));
+    }
+}
+
+tess_status tess__model_make_store(tess_model *m)
+{
+    tess_graph *g = tess_graph_new();
+    m->store = tess_store_new();
+    if (!g || !m->store) {
+        tess_graph_free(g);
+        return TESS_NOMEM;
+    }
+    build_leaves(g, m);
+    tess_status st = tess_graph_check(g);
+    st = st ? st : tess_store_add_graph(m->store, g, "param");
+    tess_graph_free(g);
+    return st ? st : tess_store_allocate(m->store);
+}
+
+static tess_dtype choose_dtype(tess_precision precision)
+{
+    bool fast_bf16 = tess_isa_get() >= TESS_ISA_AVX512BF16;
+    bool bf16 = precision == TESS_PRECISION_BF16 || (precision == TESS_PRECISION_AUTO && fast_bf16);
+    return bf16 ? TESS_BF16 : TESS_F32;
+}
+
+/* ---- life ---------------------------------------------------------------------------------- */
+
+static tess_status check_tokenizer(const tess_model *m, const char *path)
+{
+    const tess_text_config *c = &m->config.text;
+    int32_t n = tess_tokenizer_n_vocab(m->tokenizer), eos = tess_tokenizer_eos_id(m->tokenizer);
+    if (n != c->vocab_size) {
+        return TESS_FAIL(TESS_INVALID,
+                         "%s: %d pieces, but text_cfg.vocab_size is %lld: they belong to different "
+                         "models",
+                         path, n, (long long)c->vocab_size);
+    }
+    if (eos != c->eos_id) {
+        return TESS_FAIL(TESS_INVALID, "%s: its end id is %d, but text_cfg.eos_id is %lld", path,
+                         eos, (long long)c->eos_id);
+    }
+    return TESS_OK;
+}
+
+static tess_status make(const char *config_path, const char *tokenizer_path,
+                        tess_precision precision, tess_model **out)
+{
+    tess_model *m = tess_alloc(sizeof *m);
+    if (!m) {
+        return TESS_NOMEM;
+    }
+    *out = m;
+    m->dtype = choose_dtype(precision);
+    m->workspace = tess_workspace_new();
+    m->resizer = tess_resizer_new();
+    if (!m->workspace || !m->resizer) {
+        return TESS_NOMEM;
+    }
+    TESS_TRY(tess__model_config_load(config_path, &m->arena, &m->config));
+    char *beside = NULL;
+    if (!tokenizer_path) {
+        const char *slash = strrchr(config_path, '/');
+        int n_dir = slash ? (int)(slash - config_path) + 1 : 0;
+        beside = tess_format("%.*s%s", n_dir, config_path, m->config.text.tokenizer);
+        if (!beside) {
+            return TESS_NOMEM;
+        }
+        tokenizer_path = beside;
+    }
+    tess_status st = tess_tokenizer_open(tokenizer_path, &m->tokenizer);
+    st = st ? st : check_tokenizer(m, tokenizer_path);
+    tess_free(beside);
+    return st ? st : tess__model_make_store(m);
+}
+
+tess_status tess_model_new(const char *config_path, const char *tokenizer_path, uint64_t seed,
+                           tess_precision precision, tess_model **out)
+{
+    *out = NULL;
+    tess_model *m = NULL;
+    tess_status st = make(config_path, tokenizer_path, precision, &m);
+    if (st) {
+        tess_model_free(m);
+        return st;
+    }
+    tess__model_init_params(m, seed);
+    *out = m;
+    return TESS_OK;
+}
+
+void tess_model_free(tess_model *m)
+{
+    if (!m) {
+        return;
+    }
+    tess__model_free_plans(m);
+    tess_workspace_free(m->workspace);
+    tess_store_free(m->store);
+    tess_tokenizer_close(m->tokenizer);
+    tess_resizer_free(m->resizer);
+    tess_picture_deinit(&m->picture);
+    tess_ids_deinit(&m->ids);
+    tess_free(m->tokens);
+    tess_free(m->positions);
+    tess_free(m->offsets);
+    tess_free(m->pixels);
+    tess_arena_deinit(&m->arena);
+    tess_free(m);
+}
+
+/* ---- fingerprint --------------------------------------------------------------------------- */
+
+static tess_status hash_weights(const tess_model *m, char out[33])
+{
+    tess_hash128_state *s = tess_hash128_new();
+    if (!s) {
+        return TESS_NOMEM;
+    }
+    int64_t n = tess_store_n_entries(m->store, "param");
+    for (int64_t i = 0; i < n; i++) {
+        float *data;
+        tess_shape shape;
+        const char *name = tess_store_entry(m->store, "param", i, &data, &shape);
+        tess_hash128_add(s, name, strlen(name) + 1);
+        tess_hash128_add(s, shape.dim, (size_t)shape.rank * sizeof shape.dim[0]);
+        tess_hash128_add(s, data, (size_t)tess_shape_count(&shape) * sizeof *data);
+    }
+    tess_hash128_finish(s, out);
+    return TESS_OK;
+}
+
+tess_status tess_model_fingerprint(tess_model *m, char out[33])
+{
+    char weights[33];
+    TESS_TRY(hash_weights(m, weights));
+    tess_buf preprocess = {0};
+    tess_preprocess_write(&m->config.preprocess, &preprocess);
+    tess_hash128_state *s = tess_hash128_new();
+    tess_status st = s ? tess_buf_check(&preprocess) : TESS_NOMEM;
+    if (s) {
+        const char *tokens = tess_tokenizer_hash(m->tokenizer);
+        tess_hash128_add(s, weights, 32);
+        tess_hash128_add(s, preprocess.data ? preprocess.data : "", preprocess.n_bytes);
+        tess_hash128_add(s, tokens, strlen(tokens));
+        tess_hash128_finish(s, out);
+    }
+    tess_buf_deinit(&preprocess);
+    return st;
+}
+
+/* ---- directory ----------------------------------------------------------------------------- */
+
+static tess_status save_weights(const tess_model *m, const char *path)
+{
+    int64_t n = tess_store_n_entries(m->store, "param");
+    tess_tensor *tensors = tess_alloc_array((size_t)n, sizeof *tensors);
+    if (!tensors) {
+        return TESS_NOMEM;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        float *data;
+        tess_tensor *t = &tensors[i];
+        t->name = tess_store_entry(m->store, "param", i, &data, &t->shape);
+        t->dtype = "F32";
+        t->data = (const uint8_t *)data;
+        t->n_bytes = (size_t)tess_shape_count(&t->shape) * sizeof *data;
+    }
+    tess_status st = tess_tensors_save(path, tensors, n, NULL, 0);
+    tess_free(tensors);
+    return st;
+}
+
+static tess_status save_summary(tess_model *m, const char *path)
+{
+    char fingerprint[33];
+    TESS_TRY(tess_model_fingerprint(m, fingerprint));
+    tess_buf b = {0};
+    tess_json_writer w = {.buf = &b, .pretty = true};
+    tess_json_begin_object(&w);
+    tess_json_key(&w, "format");
+    tess_json_add_int(&w, 1);
+    tess_json_key(&w, "tessera_version");
+    tess_json_add_string(&w, TESS_VERSION);
+    tess_json_key(&w, "fingerprint");
+    tess_json_add_string(&w, fingerprint);
+    tess_json_key(&w, "embed_dim");
+    tess_json_add_int(&w, m->config.embed_dim);
+    tess_json_end_object(&w);
+    tess_buf_adds(&b, "\n");
+    tess_status st = tess_buf_check(&b);
+    st = st ? st : tess_file_write(path, b.data, b.n_bytes);
+    tess_buf_deinit(&b);
+    return st;
+}
+
+static tess_status save_config(const tess_model *m, const char *path)
+{
+    tess_buf b = {0};
+    tess__model_config_write(&m->config, &b);
+    tess_status st = tess_buf_check(&b);
+    st = st ? st : tess_file_write(path, b.data, b.n_bytes);
+    tess_buf_deinit(&b);
+    return st;
+}
+
+static tess_status save_parts(tess_model *m, const char *dir)
+{
+    tess_arena paths = {0};
+    const char *config = tess_arena_format(&paths, "%s/" CONFIG_FILE, dir);
+    const char *weights = tess_arena_format(&paths, "%s/" WEIGHTS_FILE, dir);
+    const char *tokenizer = tess_arena_format(&paths, "%s/%s", dir, m->config.text.tokenizer);
+    const char *summary = tess_arena_format(&paths, "%s/" SUMMARY_FILE, dir);
+    tess_status st = config && weights && tokenizer && summary ? TESS_OK : TESS_NOMEM;
+    st = st ? st : tess_dir_make(dir);
+    st = st ? st : save_config(m, config);
+    st = st ? st : tess_tokenizer_save(m->tokenizer, tokenizer);
+    st = st ? st : save_weights(m, weights);
+    st = st ? st : save_summary(m, summary);
+    tess_arena_deinit(&paths);
+    return st;
+}
+
+static tess_status replace_dir(const char *fresh, const char *dir, const char *old)
+{
+    TESS_TRY(tess_dir_remove(old));
+    if (tess_path_exists(dir)) {
+        TESS_TRY(tess_path_rename(dir, old));
+    }
+    TESS_TRY(tess_path_rename(fresh, dir));
+    return tess_dir_remove(old);
+}
+
+tess_status tess_model_save(tess_model *m, const char *dir)
+{
+    char *fresh = tess_format("%s.new", dir), *old = tess_format("%s.old", dir);
+    tess_status st = fresh && old ? tess_dir_remove(fresh) : TESS_NOMEM;
+    st = st ? st : save_parts(m, fresh);
+    st = st ? st : replace_dir(fresh, dir, old);
+    tess_free(fresh);
+    tess_free(old);
+    return st ? tess_error_prefix(st, "saving model %s", dir) : TESS_OK;
+}
+
+static tess_status load_weights(tess_model *m, const char *path)
+{
+    tess_tensors *t = NULL;
+    TESS_TRY(tess_tensors_open(path, &t));
+    tess_status st = tess_store_load(m->store, "param", t, "");
+    tess_tensors_free(t);
+    return st ? tess_error_prefix(st, "%s", path) : TESS_OK;
+}
+
+static tess_status check_summary(tess_model *m, const char *path)
+{
+    char have[33];
+    tess_json_doc *doc = NULL;
+    TESS_TRY(tess_json_load(path, &doc));
+    const char *want = tess_json_string(tess_json_get(tess_json_root(doc), "fingerprint"), "");
+    tess_status st = tess_model_fingerprint(m, have);
+    if (st == TESS_OK && strcmp(have, want) != 0) {
+        st = TESS_FAIL(TESS_FORMAT,
+                       "%s: recorded fingerprint %.32s, but the files give %s: a file was changed "
+                       "or is damaged; restore it, or delete tessera.json to accept the files as "
+                       "they are",
+                       path, want, have);
+    }
+    tess_json_free(doc);
+    return st;
+}
+
+tess_status tess_model_open(const char *dir, tess_precision precision, tess_model **out)
+{
+    *out = NULL;
+    if (strncmp(dir, "local-dir:", 10) == 0) {
+        dir += 10;
+    }
+    tess_model *m = NULL;
+    tess_arena paths = {0};
+    const char *config = tess_arena_format(&paths, "%s/" CONFIG_FILE, dir);
+    const char *weights = tess_arena_format(&paths, "%s/" WEIGHTS_FILE, dir);
+    const char *summary = tess_arena_format(&paths, "%s/" SUMMARY_FILE, dir);
+    tess_status st = config && weights && summary ? TESS_OK : TESS_NOMEM;
+    st = st ? st : make(config, NULL, precision, &m);
+    st = st ? st : load_weights(m, weights);
+    if (st == TESS_OK && tess_path_exists(summary)) {
+        st = check_summary(m, summary);
+    }
+    tess_arena_deinit(&paths);
+    if (st) {
+        tess_model_free(m);
+        return st;
+    }
+    *out = m;
+    return TESS_OK;
+}
+
+/* ---- looking ------------------------------------------------------------------------------- */
+
+int64_t tess_model_embed_dim(const tess_model *m)
+{
+    return m->config.embed_dim;
+}
+
+int64_t tess_model_image_size(const tess_model *m)
+{
+    return m->config.vision.image_size;
+}
+
+int64_t tess_model_context_length(const tess_model *m)
+{
+    return m->config.text.context_length;
+}
+
+int64_t tess_model_n_params(const tess_model *m)
+{
+    int64_t n = tess_store_n_entries(m->store, "param"), sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        float *data;
+        tess_shape shape;
+        tess_store_entry(m->store, "param", i, &data, &shape);
+        sum += tess_shape_count(&shape);
+    }
+    return sum;
+}
+
+const tess_preprocess *tess_model_preprocess(const tess_model *m)
+{
+    return &m->config.preprocess;
+}
+
+const tess_tokenizer *tess_model_tokenizer(const tess_model *m)
+{
+    return m->tokenizer;
+}
+
+tess_store *tess_model_store(const tess_model *m)
+{
+    return m->store;
+}
+
+tess_dtype tess_model_dtype(const tess_model *m)
+{
+    return m->dtype;
+}
+
+tess_objectives tess_model_objectives(const tess_model *m)
+{
+    return m->config.objectives;
+}
+
+void tess_model_write_config(const tess_model *m, tess_buf *out)
+{
+    tess__model_config_write(&m->config, out);
+}

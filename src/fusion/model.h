@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The insides of a model, shared by its files. */
+#ifndef TESSERA_FUSION_MODEL_H
+#define TESSERA_FUSION_MODEL_H
+
+#include "fusion/model_config.h"
+
+typedef struct tess_embed_plan {
+    tess_graph *graph;
+    tess_plan *plan;
+    tess_value out;
+    int64_t rows, segments; /* token rows and segments, or 0 and pictures */
+    int64_t last_used;
+} tess_embed_plan;
+
+#define TESS_EMBED_PLANS 12
+
+struct tess_model {
+    tess_arena arena;
+    tess_model_config config;
+    tess_store *store;
+    tess_tokenizer *tokenizer;
+    tess_dtype dtype;
+    tess_workspace *workspace;
+    /* Plans for embedding, by shape; the least recently used one makes room. */
+    tess_embed_plan picture_plans[TESS_EMBED_PLANS], text_plans[TESS_EMBED_PLANS];
+    int64_t clock;
+    /* Buffers that the embedding plans read. */
+    int32_t *tokens, *positions, *offsets;
+    size_t cap_tokens, cap_positions, cap_offsets;
+    uint8_t *pixels;
+    size_t cap_pixels;
+    tess_resizer *resizer;
+    tess_picture picture;
+    tess_ids ids;
+};
+
+/* The towers' graphs: unit rows f32. */
+tess_value tess__picture_tower(tess_graph *g, const tess_model *m, tess_value pictures,
+                               bool recompute);
+tess_value tess__caption_tower(tess_graph *g, const tess_model *m, tess_text_input in,
+                               bool recompute);
+/* Adds the leaves of both towers and of all scales to the store and allocates it. */
+TESS_MUST_USE tess_status tess__model_make_store(tess_model *m);
+void tess__model_init_params(tess_model *m, uint64_t seed);
+void tess__model_free_plans(tess_model *m);
+
+#endif

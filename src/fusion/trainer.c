@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One training step as two plans: the micro-step (towers, objectives, gradients, accumulation) and
+ * the update (norm, clip, AdamW).
+ *
+ * Captions are packed, so the number of token rows differs from batch to batch; a micro-step plan
+ * is built for each bucket of rows (1/32 of a power of two wide, so about 1 % is spent on filling)
+ * and kept, all plans sharing one workspace. */
+#include "fusion/model.h"
+
+#include "tensor/op.h"
+
+#include <math.h>
+#include <string.h>
+
+#define MAX_PLANS   48
+#define HYPER_COUNT 4
+
+typedef struct step_plan {
+    tess_graph *graph;
+    tess_plan *plan;
+    tess_value loss;
+    int64_t rows, last_used;
+} step_plan;
+
+struct tess_trainer {
+    tess_model *model;
+    tess_trainer_options o;
+    tess_workspace *workspace;
+    step_plan plans[MAX_PLANS];
+    int64_t clock, last;
+    tess_graph *update_graph;
+    tess_plan *update;
+    tess_value norm;
+    float hyper[HYPER_COUNT];
+    int32_t *tokens, *positions;
+    size_t cap_tokens, cap_positions;
+    bool debug, profile;
+};
+
+/* ---- graphs -------------------------------------------------------------------------------- */
+
+static tess_value objective(tess_graph *g, const tess_model *m, tess_objective o, tess_value a,
+                            tess_value b, const char *scale_name)
+{
+    tess_shape scalar = tess_shape_make(0, NULL);
+    tess_value scale = tess_state(g, "param", scale_name, TESS_F32, scalar);
+    if (o.kind == TESS_OBJECTIVE_SOFTMAX) {
+        return tess_contrast_softmax(g, a, b, scale);
+    }
+    tess_value bias = m->config.has_logit_bias
+                          ? tess_state(g, "param", "logit_bias", TESS_F32, scalar)
+                          : tess__fill(g, TESS_F32, scalar, 0.0f);
+    return tess_contrast_sigmoid(g, a, b, scale, bias);
+}
+
+static tess_value total_loss(tess_graph *g, const tess_trainer *t, tess_value image,
+                             tess_value text)
+{
+    const tess_objectives *o = &t->model->config.objectives;
+    int64_t b = t->o.batch, k = t->o.captions_per_image;
+    tess_value losses[2];
+    float weights[2];
+    int n = 0;
+    if (o->image_text.weight > 0) {
+        losses[n] = objective(g, t->model, o->image_text, image, text, "logit_scale");
+        weights[n++] = (float)(o->image_text.weight / (double)t->o.accumulate);
+    }
+    if (o->text_text.weight > 0) {
+        tess_value first = tess_slice_rows(g, text, 0, b);
+        tess_value others = tess_slice_rows(g, text, b, (k - 1) * b);
+        losses[n] = objective(g, t->model, o->text_text, first, others, "logit_scale_text");
+        weights[n++] = (float)(o->text_text.weight / (double)t->o.accumulate);
+    }
+    return tess_weighted_sum(g, losses, weights, n);
+}
+
+static bool locked(const tess_trainer *t, const char *name)
+{
+    bool visual = strncmp(name, "visual.", 7) == 0;
+    bool scale = strncmp(name, "logit_", 6) == 0;
+    return visual ? t->o.lock_image : t->o.lock_text && !scale;
+}
+
+/* Gradients of everything that is not frozen, each added to its accumulator. */
+static tess_status add_gradients(tess_graph *g, const tess_trainer *t, tess_value loss)
+{
+    int64_t n = tess_graph_states(g, "param", NULL, 0), n_wrt = 0;
+    tess_value *wrt = tess_alloc_array((size_t)n, sizeof *wrt);
+    tess_value *grads = tess_alloc_array((size_t)n, sizeof *grads);
+    tess_status st = wrt && grads ? TESS_OK : TESS_NOMEM;
+    if (st == TESS_OK) {
+        tess_graph_states(g, "param", wrt, n);
+        for (int64_t i = 0; i < n; i++) {
+            if (!locked(t, tess_value_name(g, wrt[i]))) {
+                wrt[n_wrt++] = wrt[i];
+            }
+        }
+        st = tess_graph_grad(g, &loss, NULL, 1, wrt, n_wrt, grads);
+    }
+    for (int64_t i = 0; st == TESS_OK && i < n_wrt; i++) {
+        if (grads[i]) {
+            tess_value acc = tess_state(g, "grad", tess_value_name(g, wrt[i]), TESS_F32,
+                                        tess_value_shape(g, wrt[i]));
+            tess_accumulate(g, acc, grads[i]);
+        }
+    }
+    tess_free(wrt);
+    tess_free(grads);
+    return st ? st : tess_graph_check(g);
+}
+
+static tess_status build_graph(const tess_trainer *t, int64_t rows, tess_graph *g, tess_value *loss)
+{
+    const tess_model *m = t->model;
+    int64_t b = t->o.batch, k = t->o.captions_per_image, s = m->config.vision.image_size;
+    tess_value pictures = tess_input(g, "pictures", TESS_U8, TESS_SHAPE_OF(b, s, s, 3));
+    tess_text_input in = {
+        .tokens = tess_input(g, "tokens", TESS_I32, TESS_SHAPE_OF(rows)),
+        .positions = tess_input(g, "positions", TESS_I32, TESS_SHAPE_OF(rows)),
+        .offsets = tess_input(g, "offsets", TESS_I32, TESS_SHAPE_OF(k * b + 1)),
+    };
+    tess_value image = tess__picture_tower(g, m, pictures, t->o.recompute);
+    tess_value text = tess__caption_tower(g, m, in, t->o.recompute);
+    TESS_SHAPE(g, image, b, m->config.embed_dim);
+    TESS_SHAPE(g, text, k * b, m->config.embed_dim);
+    *loss = total_loss(g, t, image, text);
+    return add_gradients(g, t, *loss);
+}
+
+static tess_status apply_recompute(step_plan *p)
+{
+    tess_graph *redone = NULL;
+    tess_value *map = tess_alloc_array((size_t)tess_graph_n_values(p->graph), sizeof *map);
+    tess_status st = map ? tess_graph_recompute(p->graph, &redone, map) : TESS_NOMEM;
+    if (st == TESS_OK) {
+        p->loss = map[p->loss];
+        tess_graph_free(p->graph);
+        p->graph = redone;
+    }
+    tess_free(map);
+    return st;
+}
+
+static void free_step_plan(step_plan *p)
+{
+    tess_plan_free(p->plan);
+    tess_graph_free(p->graph);
+    *p = (step_plan){0};
+}
+
+static tess_status build_step(tess_trainer *t, step_plan *p)
+{
+    p->graph = tess_graph_new();
+    if (!p->graph) {
+        return TESS_NOMEM;
+    }
+    TESS_TRY(build_graph(t, p->rows, p->graph, &p->loss));
+    if (t->o.recompute) {
+        TESS_TRY(apply_recompute(p));
+    }
+    TESS_TRY(tess_plan_build(p->graph, &p->loss, 1, tess_device_cpu(), t->model->store,
+                             t->workspace, &p->plan));
+    tess_plan_profile(p->plan, t->profile);
+    return TESS_OK;
+}
+
+static tess_status find_step(tess_trainer *t, int64_t rows, step_plan **out)
+{
+    step_plan *oldest = &t->plans[0];
+    for (int i = 0; i < MAX_PLANS; i++) {
+        step_plan *p = &t->plans[i];
+        if (p->plan && p->rows == rows) {
+            oldest = p;
+            break;
+        }
+        oldest = p->last_used < oldest->last_used ? p : oldest;
+    }
+    if (!oldest->plan || oldest->rows != rows) {
+        free_step_plan(oldest);
+        oldest->rows = rows;
+        tess_status st = build_step(t, oldest);
+        if (st) {
+            free_step_plan(oldest);
+            return st;
+        }
+    }
+    oldest->last_used = ++t->clock;
+    t->last = oldest - t->plans;
+    *out = oldest;
+    return TESS_OK;
+}
+
+static tess_status build_update(tess_trainer *t)
+{
+    tess_store *s = t->model->store;
+    int64_t n;
+    tess_store_group(s, "param", &n);
+    tess_graph *g = t->update_graph = tess_graph_new();
+    if (!g) {
+        return TESS_NOMEM;
+    }
+    tess_shape flat = TESS_SHAPE_OF(n);
+    tess_value param = tess_state(g, "param", "", TESS_F32, flat);
+    tess_value grad = tess_state(g, "grad", "", TESS_F32, flat);
+    tess_value m = tess_state(g, "m", "", TESS_F32, flat);
+    tess_value v = tess_state(g, "v", "", TESS_F32, flat);
+    tess_value hyper = tess_input(g, "hyper", TESS_F32, TESS_SHAPE_OF(HYPER_COUNT));
+    t->norm = tess_sumsq(g, grad);
+    tess_adamw(g, param, grad, m, v, hyper, t->norm,
+               (tess_adamw_options){.beta1 = t->o.beta1,
+                                    .beta2 = t->o.beta2,
+                                    .eps = t->o.eps,
+                                    .weight_decay = t->o.weight_decay,
+                                    .clip = t->o.clip,
+                                    .n_decayed = tess_store_n_decayed(s, "param")});
+    TESS_TRY(tess_plan_build(g, &t->norm, 1, tess_device_cpu(), s, t->workspace, &t->update));
+    return tess_plan_bind(t->update, "hyper", t->hyper);
+}
+
+/* ---- life ---------------------------------------------------------------------------------- */
+
+static tess_status check_options(const tess_model *m, const tess_trainer_options *o)
+{
+    if (o->batch < 1 || o->captions_per_image < 1 || o->accumulate < 1) {
+        return TESS_FAIL(TESS_INVALID, "batch, captions per image and accumulation start at 1");
+    }
+    if (m->config.objectives.text_text.weight > 0 && o->captions_per_image < 2) {
+        return TESS_FAIL(TESS_INVALID,
+                         "the text-text objective pairs captions of one picture: use "
+                         "--captions-per-image 2 or more, or set tessera.text_text.weight to 0");
+    }
+    if (m->config.objectives.text_text.weight <= 0 && m->config.objectives.image_text.weight <= 0) {
+        return TESS_FAIL(TESS_INVALID, "no objective has a weight above 0");
+    }
+    return TESS_OK;
+}
+
+static tess_status add_states(tess_store *s)
+{
+    static const char *const groups[] = {"grad", "m", "v"};
+    for (int64_t i = 0; i < TESS_COUNT(groups); i++) {
+        int64_t n;
+        if (!tess_store_group(s, groups[i], &n)) {
+            TESS_TRY(tess_store_mirror(s, groups[i], "param"));
+        }
+    }
+    return TESS_OK;
+}
+
+tess_status tess_trainer_new(tess_model *m, const tess_trainer_options *o, tess_trainer **out)
+{
+    *out = NULL;
+    TESS_TRY(check_options(m, o));
+    tess_trainer *t = tess_alloc(sizeof *t);
+    if (!t) {
+        return TESS_NOMEM;
+    }
+    t->model = m;
+    t->o = *o;
+    t->workspace = tess_workspace_new();
+    tess_status st = t->workspace ? TESS_OK : TESS_NOMEM;
+    st = st ? st : add_states(m->store);
+    st = st ? st : build_update(t);
+    if (st) {
+        tess_trainer_free(t);
+        return st;
+    }
+    *out = t;
+    return TESS_OK;
+}
+
+void tess_trainer_free(tess_trainer *t)
+{
+    if (!t) {
+        return;
+    }
+    for (int i = 0; i < MAX_PLANS; i++) {
+        free_step_plan(&t->plans[i]);
+    }
+    tess_plan_free(t->update);
+    tess_graph_free(t->update_graph);
+    tess_workspace_free(t->workspace);
+    tess_free(t->tokens);
+    tess_free(t->positions);
+    tess_free(t);
+}
+
+/* ---- steps --------------------------------------------------------------------------------- */
+
+static int64_t bucket(int64_t n)
+{
+    int64_t step = 32;
+    while (step * 64 <= n) {
+        step *= 2;
+    }
+    return n < step ? step : (n + step - 1) / step * step;
+}
+
+static tess_status copy_tokens(tess_trainer *t, const tess_micro_batch *b, int64_t rows)
+{
+    TESS_TRY(tess_grow(&t->tokens, &t->cap_tokens, (size_t)rows, sizeof *t->tokens));
+    TESS_TRY(tess_grow(&t->positions, &t->cap_positions, (size_t)rows, sizeof *t->positions));
+    memcpy(t->tokens, b->tokens, (size_t)b->n_tokens * sizeof *t->tokens);
+    memcpy(t->positions, b->positions, (size_t)b->n_tokens * sizeof *t->positions);
+    for (int64_t i = b->n_tokens; i < rows; i++) {
+        t->tokens[i] = t->positions[i] = -1; /* a zero row that belongs to no caption */
+    }
+    return TESS_OK;
+}
+
+tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b, float *out_loss)
+{
+    int64_t rows = bucket(b->n_tokens);
+    step_plan *p;
+    TESS_TRY(find_step(t, rows, &p));
+    TESS_TRY(copy_tokens(t, b, rows));
+    TESS_TRY(tess_plan_bind(p->plan, "pictures", b->pictures));
+    TESS_TRY(tess_plan_bind(p->plan, "tokens", t->tokens));
+    TESS_TRY(tess_plan_bind(p->plan, "positions", t->positions));
+    TESS_TRY(tess_plan_bind(p->plan, "offsets", b->offsets));
+    TESS_TRY(t->debug ? tess_plan_run_debug(p->plan) : tess_plan_run(p->plan));
+    *out_loss = *(const float *)tess_plan_output(p->plan, p->loss) * (float)t->o.accumulate;
+    return TESS_OK;
+}
+
+/* CLIP's bound: a scale above 100 makes training unstable. */
+static void clamp_scales(tess_model *m)
+{
+    static const char *const names[] = {"logit_scale", "logit_scale_text"};
+    for (int64_t i = 0; i < TESS_COUNT(names); i++) {
+        float *scale = tess_store_find(m->store, "param", names[i], NULL);
+        if (scale) {
+            *scale = fminf(fmaxf(*scale, 0.0f), 4.6051702f);
+        }
+    }
+}
+
+tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step, float *out_norm)
+{
+    t->hyper[0] = (float)lr;
+    t->hyper[1] = (float)(1 / (1 - pow((double)t->o.beta1, (double)step)));
+    t->hyper[2] = (float)(1 / (1 - pow((double)t->o.beta2, (double)step)));
+    t->hyper[3] = 1.0f;
+    TESS_TRY(tess_plan_run(t->update));
+    *out_norm = sqrtf(*(const float *)tess_plan_output(t->update, t->norm));
+    clamp_scales(t->model);
+    return TESS_OK;
+}
+
+/* ---- looking ------------------------------------------------------------------------------- */
+
+void tess_trainer_debug(tess_trainer *t, bool on)
+{
+    t->debug = on;
+}
+
+double tess_trainer_flops(const tess_trainer *t)
+{
+    const step_plan *p = &t->plans[t->last];
+    return p->plan ? tess_plan_get_stats(p->plan).flops : 0;
+}
+
+size_t tess_trainer_memory(const tess_trainer *t)
+{
+    return tess_workspace_bytes(t->workspace);
+}
+
+double tess_trainer_logit_scale(const tess_trainer *t)
+{
+    const float *scale = tess_store_find(t->model->store, "param", "logit_scale", NULL);
+    return scale ? exp((double)*scale) : 0;
+}
+
+void tess_trainer_profile(tess_trainer *t, bool on)
+{
+    t->profile = on;
+    for (int i = 0; i < MAX_PLANS; i++) {
+        if (t->plans[i].plan) {
+            tess_plan_profile(t->plans[i].plan, on);
+        }
+    }
+}
+
+void tess_trainer_print_profile(const tess_trainer *t, tess_buf *out)
+{
+    const step_plan *p = &t->plans[t->last];
+    if (p->plan) {
+        tess_plan_print_profile(p->plan, out);
+    }
+}
