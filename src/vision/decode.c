@@ -202,7 +202,7 @@ tess_status tess_picture_decode(const void *bytes, size_t n_bytes, const tess_de
     }
     if (st != TESS_OK) {
         out->width = out->height = 0;
-        return tess_error_prefix(st, "%s: ", decoders[format].name);
+        return tess_error_prefix(st, "%s", decoders[format].name);
     }
     return TESS_OK;
 }
@@ -214,7 +214,7 @@ tess_status tess_picture_probe(const void *bytes, size_t n_bytes, tess_picture_i
     TESS_TRY(sniff(src, &out->format));
     tess_status st = decoders[out->format].probe(src, out);
     if (st != TESS_OK) {
-        return tess_error_prefix(st, "%s: ", decoders[out->format].name);
+        return tess_error_prefix(st, "%s", decoders[out->format].name);
     }
     if (tess__exif_swaps(out->orientation)) {
         int32_t w = out->width;

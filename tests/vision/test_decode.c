@@ -73,8 +73,9 @@ static void background_is_free_to_choose(void **state)
 static void scaled_only_when_allowed(void **state)
 {
     (void)state;
-    static const int32_t cases[][3] = {{0, 320, 213}, {214, 320, 213}, {107, 320, 213},
-                                       {106, 160, 107}, {60, 160, 107}, {50, 80, 54}, {1, 40, 27}};
+    static const int32_t cases[][3] = {{0, 320, 213},   {214, 320, 213}, {107, 320, 213},
+                                       {106, 160, 107}, {60, 160, 107},  {50, 80, 54},
+                                       {1, 40, 27}};
     tess_bytes b = load_fixture("jpeg_large.jpg");
     tess_picture p = {0};
     for (int64_t i = 0; i < TESS_COUNT(cases); i++) {
