@@ -14,6 +14,7 @@
 #define TESSERA_DATA_H
 
 #include "tessera/base.h"
+#include "tessera/text.h"
 #include "tessera/vision.h"
 
 /* ---- what can be wrong -------------------------------------------------------------------- */
@@ -88,6 +89,18 @@ typedef struct tess_hooks {
                             int64_t max_tokens, int32_t *out_ids, int64_t *out_n_ids);
 } tess_hooks;
 
+/* The hooks of a real model. */
+typedef struct tess_pipeline {
+    tess_preprocess preprocess; /* its width and height give way to the size asked for */
+    tess_augment augment;
+    tess_decode_limits limits;
+    const tess_tokenizer *tokenizer; /* borrowed; NULL: pictures only */
+    unsigned clean_flags;            /* TESS_CLEAN_FOLD or 0 */
+    bool add_bos, add_eos;
+} tess_pipeline;
+/* `p` is borrowed by the hooks and must stay in place. */
+tess_hooks tess_pipeline_hooks(const tess_pipeline *p);
+
 /* ---- data sets ---------------------------------------------------------------------------- */
 
 /* How to find the samples; zero means the default everywhere. */
@@ -102,8 +115,8 @@ typedef struct tess_dataset_options {
     const char *csv_caption_key; /* "title" */
     /* JSONL: field(s) of the picture's path, split by '|'; "image|image_path|filepath|url". */
     const char *image_key;
-    /* Where captions are (but for CSV), split by '|', first present wins: a JSON field (one string, an array, or
-     * a map language -> string or array), or "txt", the .txt beside the picture.
+    /* Where captions are (but for CSV), split by '|', first present wins: a JSON field (one string,
+     * an array, or a map language -> string or array), or "txt", the .txt beside the picture.
      * Default "captions|txt|caption|text|title". */
     const char *caption_key;
     const char *image_suffixes; /* "jpg;jpeg;png;webp", first present wins */

@@ -112,6 +112,8 @@ struct tess_loader {
     int64_t n_busy;
     int64_t make_step, read_step, end_step; /* end_step: INT64_MAX but for evaluation */
     tess__tray *held;
+    tess_status failed; /* what every read says until a seek */
+    char *error;
 
     uint8_t *is_counted; /* 2 bits a sample: bad, captions dropped */
     tess_bad_list bad;

@@ -47,7 +47,7 @@ static tess_status build_tokens(job *j)
     size_t head = sizeof(tess__tokens) + (2 * n + 1) * sizeof(int32_t);
     size_t widest = (size_t)w->loader->options.max_tokens;
     int32_t *lengths;
-    TESS_TRY(tess_grow(&w->ids, &w->cap_ids, n, sizeof *w->ids));
+    TESS_TRY(tess_grow(&w->ids, &w->cap_ids, n + 1, sizeof *w->ids));
     for (size_t c = 0; c < n; c++) {
         int64_t n_new;
         TESS_TRY(tess_grow(&w->ids, &w->cap_ids, n + n_ids + widest, sizeof *w->ids));
