@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* csv_source: tables with a header row, a column of picture paths and one of captions. */
-#include "train/captions.h"
+#include "train/sample_captions.h"
 #include "train/csv.h"
 #include "train/source.h"
 

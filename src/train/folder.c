@@ -4,7 +4,7 @@
  * The listing is sorted, so what belongs to a picture is found by bisection; the order of samples
  * is the sorted order of their paths, whatever the file system says.
  */
-#include "train/captions.h"
+#include "train/sample_captions.h"
 #include "train/source.h"
 
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  * Every line is parsed when the data set is opened, for its key; a line that is no object, or names
  * no picture, is counted and left out then.
  */
-#include "train/captions.h"
+#include "train/sample_captions.h"
 #include "train/source.h"
 
 #include <string.h>

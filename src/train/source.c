@@ -5,7 +5,7 @@
  * was asked for and is not there is a failure: a data set that silently shrinks gives wrong
  * figures.  A file that is there but damaged is counted and read as far as it goes.
  */
-#include "train/captions.h"
+#include "train/sample_captions.h"
 #include "train/source.h"
 
 #include <string.h>

@@ -9,7 +9,7 @@
  * since nobody can say whether it was whole, except when the shard ends cleanly between two
  * members.
  */
-#include "train/captions.h"
+#include "train/sample_captions.h"
 #include "train/source.h"
 #include "train/tar.h"
 

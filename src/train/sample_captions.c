@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* captions: from text and JSON to the captions of a sample.
+/* sample_captions: from text and JSON to the captions of a sample.
  *
  * Text is gathered in one buffer that may move while it grows, so captions hold offsets until the
  * last one is in.  Before a .json is parsed its bytes are searched for the keys in question: an
  * img2dataset .json has metadata only, and its caption is in the .txt.  (A key spelt with escapes
  * is therefore not found; no writer does that.)
  */
-#include "train/captions.h"
+#include "train/sample_captions.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* captions: from text and JSON to the captions of a sample. */
-#ifndef TESSERA_TRAIN_CAPTIONS_H
-#define TESSERA_TRAIN_CAPTIONS_H
+/* sample_captions: from text and JSON to the captions of a sample. */
+#ifndef TESSERA_TRAIN_SAMPLE_CAPTIONS_H
+#define TESSERA_TRAIN_SAMPLE_CAPTIONS_H
 
 #include "train/source.h"
 
