@@ -14,7 +14,6 @@
 #define TESSERA_DATA_H
 
 #include "tessera/base.h"
-#include "tessera/text.h"
 #include "tessera/vision.h"
 
 /* ---- what can be wrong -------------------------------------------------------------------- */
@@ -88,18 +87,6 @@ typedef struct tess_hooks {
     tess_status (*tokenize)(void *ctx, void *scratch, const char *text, size_t n_bytes,
                             int64_t max_tokens, int32_t *out_ids, int64_t *out_n_ids);
 } tess_hooks;
-
-/* The hooks of a real model. */
-typedef struct tess_pipeline {
-    tess_preprocess preprocess; /* its width and height give way to the size asked for */
-    tess_augment augment;
-    tess_decode_limits limits;
-    const tess_tokenizer *tokenizer; /* borrowed; NULL: pictures only */
-    unsigned clean_flags;            /* TESS_CLEAN_FOLD or 0 */
-    bool add_bos, add_eos;
-} tess_pipeline;
-/* `p` is borrowed by the hooks and must stay in place. */
-tess_hooks tess_pipeline_hooks(const tess_pipeline *p);
 
 /* ---- data sets ---------------------------------------------------------------------------- */
 
