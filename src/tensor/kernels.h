@@ -26,11 +26,22 @@ typedef struct tess_attention_args {
     void *dq, *dk, *dv; /* strides as q, k, v */
 } tess_attention_args;
 
+/* Rows shorter than this are scaled as if they had this length, and get no gradient. */
+#define TESS_L2_EPS 1e-12f
+
 typedef struct tess_kernels {
     void (*convert)(tess_dtype to, void *out, tess_dtype from, const void *in, int64_t n);
     void (*add)(tess_dtype t, void *out, const void *a, const void *b, int64_t n);
-    void (*axpy)(float *y, const float *x, float a, int64_t n); /* y += a x */
+    void (*add_f32)(tess_dtype t, void *out, const void *x, const float *b, int64_t n);
+    void (*axpy)(tess_dtype t, float *y, const void *x, float a, int64_t n); /* y += a x */
     void (*scale)(tess_dtype t, void *out, const void *x, float a, int64_t n);
+    /* sum (width) += the rows of x */
+    void (*column_sum)(tess_dtype t, float *sum, const void *x, int64_t rows, int64_t width);
+    /* dx = dy where y > 0, else 0; sum (width) += the rows of dx */
+    void (*relu_grad)(tess_dtype t, void *dx, float *sum, const void *y, const void *dy,
+                      int64_t rows, int64_t width);
+    void (*patchify)(tess_dtype t, void *out, const uint8_t *picture, int64_t size, int64_t patch,
+                     const float mean[3], const float std[3]); /* one picture */
     void (*unary)(tess_unary_kind k, tess_dtype t, void *y, const void *x, int64_t n);
     void (*unary_grad)(tess_unary_kind k, tess_dtype t, void *dx, const void *x, const void *dy,
                        int64_t n);
@@ -45,29 +56,37 @@ typedef struct tess_kernels {
     void (*l2norm)(tess_dtype t, float *y, float *norm, const void *x, int64_t rows, int64_t width);
     void (*l2norm_grad)(tess_dtype t, void *dx, const float *y, const float *norm, const float *dy,
                         int64_t rows, int64_t width);
-    /* floats of scratch for one (segment, head) of up to n_q x n_k */
+    /* floats of scratch for one (segment, head) of up to n_q x n_k, forward or backward */
     int64_t (*attention_scratch)(int64_t n_q, int64_t n_k, int64_t head_dim);
     void (*attention)(const tess_attention_args *a);
     void (*attention_grad)(const tess_attention_args *a);
-    void (*patchify)(tess_dtype t, void *out, const uint8_t *picture, int64_t size, int64_t patch,
-                     const float mean[3], const float std[3]); /* one picture */
+    /* max and sum of exp(x*scale - max) of a row, merged into the running pair, which starts at
+     * (-infinity, 0) */
+    void (*row_lse)(const float *x, int64_t n, float scale, float *running_max, float *running_sum);
+    /* the same for n columns of `rows` rows, `stride` apart */
+    void (*column_lse)(const float *x, int64_t rows, int64_t stride, int64_t n, float scale,
+                       float *running_max, float *running_sum);
+    /* A row of dots becomes its gradient in place: with z = x*scale,
+     * g = factor * (exp(z - row) + exp(z - column[j]) - 2 at the diagonal), x = g*scale; returns
+     * the sum of g*z, the gradient of the logarithm of scale. */
+    double (*softmax_pair_grad)(float *x, int64_t n, float scale, float row, const float *column,
+                                int64_t diagonal, float factor);
+    /* Sum of softplus(z) off and softplus(-z) on the diagonal, z = x*scale + bias. */
+    double (*sigmoid_loss)(const float *x, int64_t n, float scale, float bias, int64_t diagonal);
+    /* x becomes factor * scale * d loss / d z; adds to the gradients of log scale and bias. */
+    void (*sigmoid_grad)(float *x, int64_t n, float scale, float bias, int64_t diagonal,
+                         float factor, double *dlog_scale, double *dbias);
     double (*sumsq)(const float *x, int64_t n);
     /* One AdamW pass; grad is zeroed.  lr, bias corrections and the gradient's factor are final. */
     void (*adamw)(float *p, float *g, float *m, float *v, int64_t n, float lr, float beta1,
                   float beta2, float eps, float decay, float correct1, float correct2,
                   float grad_factor);
-    /* max and sum of exp(x*scale - max) of a row, merged into the running pair */
-    void (*row_lse)(const float *x, int64_t n, float scale, float *running_max, float *running_sum);
-    /* p[j] = exp(x[j]*scale - lse) */
-    void (*row_softmax)(float *p, const float *x, int64_t n, float scale, float lse);
 } tess_kernels;
 
 /* The table for tess_isa_get(). */
 const tess_kernels *tess__kernels(void);
-/* The table for one instruction set, for tests; NULL when this processor lacks it. */
-const tess_kernels *tess__kernels_for(tess_isa isa);
 
-/* Inside kernels/*.c: TESS_K(name) gives name its instruction set's suffix. */
+/* Inside the kernels folder: TESS_K(name) gives name its instruction set's suffix. */
 #define TESS_K_PASTE(name, isa)  tess__##name##_##isa
 #define TESS_K_EXPAND(name, isa) TESS_K_PASTE(name, isa)
 #define TESS_K(name)             TESS_K_EXPAND(name, TESS_ISA)

@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Softmax attention of one head within one segment, forward and backward.
+ *
+ * Segments are short (1..300 rows), so a whole head fits in L2: rows are widened to f32 scratch
+ * once, K (and V, backward) is transposed there, and every product is one small register-blocked
+ * matrix product with 6 x 4 vectors of accumulators.  Nothing is streamed as in flash attention:
+ * the scores of a segment are smaller than the keys they come from.  Scores are kept for the
+ * backward pass as their log-sum-exp only (docs/attention_backward.md).
+ *
+ * Widths are padded to whole vectors with zeros, keys beyond the last (and, causal, beyond the
+ * query) get probability exactly 0. */
+#include "tensor/kernels/vec.h"
+
+#include <math.h>
+
+#define MR 6
+
+INLINE int64_t padded(int64_t n)
+{
+    return (n + LANES - 1) / LANES * LANES;
+}
+
+INLINE vf load_vec(const void *p, int64_t i, bool bf16)
+{
+    if (bf16) {
+        const vh h = *(const vh *)((const uint16_t *)p + i);
+        return (vf)(__builtin_convertvector(h, vu) << 16);
+    }
+    return *(const vf *)((const float *)p + i);
+}
+
+/* Elements i .. i+n-1, zeros behind. */
+INLINE vf load_part(const void *p, int64_t i, int64_t n, bool bf16)
+{
+    if (n >= LANES) {
+        return load_vec(p, i, bf16);
+    }
+    float tmp[LANES] = {0};
+    for (int64_t j = 0; j < n; j++) {
+        tmp[j] = load1(p, i + j, bf16);
+    }
+    return *(const vf *)tmp;
+}
+
+INLINE void store_vec(void *p, int64_t i, vf x, bool bf16)
+{
+    if (bf16) {
+        const vu u = (vu)x, nan = (vu)(x != x);
+        const vu r = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+        const vu w = (r & ~nan) | (((u >> 16) | 0x40u) & nan);
+        *(vh *)((uint16_t *)p + i) = __builtin_convertvector(w, vh);
+    } else {
+        *(vf *)((float *)p + i) = x;
+    }
+}
+
+/* ---- rows in and out ---------------------------------------------------------------------- */
+
+INLINE void load_rows_body(float *out, const void *x, int64_t stride, int64_t n, int64_t width,
+                           float factor, bool bf16)
+{
+    const int64_t out_width = padded(width);
+    for (int64_t r = 0; r < n; r++) {
+        const void *xr = at(x, r * stride, bf16);
+        for (int64_t j = 0; j < width; j += LANES) {
+            *(vf *)(out + r * out_width + j) = load_part(xr, j, width - j, bf16) * factor;
+        }
+    }
+}
+
+static void load_rows(tess_dtype t, float *out, const void *x, int64_t stride, int64_t n,
+                      int64_t width, float factor)
+{
+    BY_DTYPE(t, load_rows_body, out, x, stride, n, width, factor);
+}
+
+INLINE void store_rows_body(void *out, int64_t stride, const float *x, int64_t n, int64_t width,
+                            float factor, bool bf16)
+{
+    const int64_t x_width = padded(width);
+    for (int64_t r = 0; r < n; r++) {
+        void *to = at_mut(out, r * stride, bf16);
+        const float *xr = x + r * x_width;
+        int64_t j = 0;
+        for (; j + LANES <= width; j += LANES) {
+            store_vec(to, j, *(const vf *)(xr + j) * factor, bf16);
+        }
+        for (; j < width; j++) {
+            store1(to, j, xr[j] * factor, bf16);
+        }
+    }
+}
+
+static void store_rows(tess_dtype t, void *out, int64_t stride, const float *x, int64_t n,
+                       int64_t width, float factor)
+{
+    BY_DTYPE(t, store_rows_body, out, stride, x, n, width, factor);
+}
+
+/* Lane l of the two halves of a butterfly of distance s. */
+#define LOW(l, s)  (((l) & (s)) ? LANES + (l) - (s) : (l))
+#define HIGH(l, s) (((l) & (s)) ? LANES + (l) : (l) + (s))
+#if LANES == 16
+#define EACH_LANE(f, s)                                                                            \
+    f(0, s), f(1, s), f(2, s), f(3, s), f(4, s), f(5, s), f(6, s), f(7, s), f(8, s), f(9, s),      \
+        f(10, s), f(11, s), f(12, s), f(13, s), f(14, s), f(15, s)
+#elif LANES == 8
+#define EACH_LANE(f, s) f(0, s), f(1, s), f(2, s), f(3, s), f(4, s), f(5, s), f(6, s), f(7, s)
+#else
+#define EACH_LANE(f, s) f(0, s), f(1, s), f(2, s), f(3, s)
+#endif
+#define BUTTERFLY(r, s)                                                                            \
+    for (int i = 0; i < LANES; i++) {                                                              \
+        if (!(i & (s))) {                                                                          \
+            const vf a = (r)[i], b = (r)[i + (s)];                                                 \
+            (r)[i] = __builtin_shufflevector(a, b, EACH_LANE(LOW, s));                             \
+            (r)[i + (s)] = __builtin_shufflevector(a, b, EACH_LANE(HIGH, s));                      \
+        }                                                                                          \
+    }
+
+/* out (width, padded n) = rows (n, width) transposed, zeros behind the last row. */
+INLINE void load_transposed_body(float *out, const void *x, int64_t stride, int64_t n,
+                                 int64_t width, bool bf16)
+{
+    const int64_t out_stride = padded(n);
+    for (int64_t j0 = 0; j0 < n; j0 += LANES) {
+        for (int64_t d0 = 0; d0 < width; d0 += LANES) {
+            vf r[LANES];
+#pragma GCC unroll 16
+            for (int i = 0; i < LANES; i++) {
+                r[i] = j0 + i < n ? load_part(at(x, (j0 + i) * stride, bf16), d0, width - d0, bf16)
+                                  : (vf){0};
+            }
+#if LANES == 16
+            BUTTERFLY(r, 8)
+#endif
+#if LANES >= 8
+            BUTTERFLY(r, 4)
+#endif
+            BUTTERFLY(r, 2)
+            BUTTERFLY(r, 1)
+            for (int i = 0; i < LANES && d0 + i < width; i++) {
+                *(vf *)(out + (d0 + i) * out_stride + j0) = r[i];
+            }
+        }
+    }
+}
+
+static void load_transposed(tess_dtype t, float *out, const void *x, int64_t stride, int64_t n,
+                            int64_t width)
+{
+    BY_DTYPE(t, load_transposed_body, out, x, stride, n, width);
+}
+
+/* ---- small matrix product ----------------------------------------------------------------- */
+
+/* C (m,n) = A B: A[i,k] at a[i * a_row + k * a_col], B (k,n) and C row-major, n whole vectors. */
+typedef struct product {
+    const float *a, *b;
+    float *c;
+    int64_t a_row, a_col, b_row, c_row, k;
+} product;
+
+INLINE void tile_body(const product *p, const int mr, const int nr)
+{
+    vf acc[MR][NR];
+#pragma GCC unroll 6
+    for (int i = 0; i < mr; i++) {
+#pragma GCC unroll 4
+        for (int j = 0; j < nr; j++) {
+            acc[i][j] = (vf){0};
+        }
+    }
+    const float *a = p->a, *b = p->b;
+    for (int64_t k = 0; k < p->k; k++) {
+        vf row[NR];
+#pragma GCC unroll 4
+        for (int j = 0; j < nr; j++) {
+            row[j] = *(const vf *)(b + j * LANES);
+        }
+#pragma GCC unroll 6
+        for (int i = 0; i < mr; i++) {
+            const float v = a[i * p->a_row];
+#pragma GCC unroll 4
+            for (int j = 0; j < nr; j++) {
+                acc[i][j] += v * row[j];
+            }
+        }
+        a += p->a_col;
+        b += p->b_row;
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < mr; i++) {
+#pragma GCC unroll 4
+        for (int j = 0; j < nr; j++) {
+            *(vf *)(p->c + i * p->c_row + j * LANES) = acc[i][j];
+        }
+    }
+}
+
+#define TILE(m, n)                                                                                 \
+    static void tile_##m##x##n(const product *p)                                                   \
+    {                                                                                              \
+        tile_body(p, m, n);                                                                        \
+    }
+#if NR == 4
+#define TILES(m) TILE(m, 1) TILE(m, 2) TILE(m, 3) TILE(m, 4)
+#define TILE_ROW(m)                                                                                \
+    {                                                                                              \
+        tile_##m##x1, tile_##m##x2, tile_##m##x3, tile_##m##x4                                     \
+    }
+#else
+#define TILES(m) TILE(m, 1) TILE(m, 2)
+#define TILE_ROW(m)                                                                                \
+    {                                                                                              \
+        tile_##m##x1, tile_##m##x2                                                                 \
+    }
+#endif
+TILES(1)
+TILES(2)
+TILES(3)
+TILES(4)
+TILES(5)
+TILES(6)
+static void (*const tiles[MR][NR])(const product *) = {TILE_ROW(1), TILE_ROW(2), TILE_ROW(3),
+                                                       TILE_ROW(4), TILE_ROW(5), TILE_ROW(6)};
+
+static void multiply(product p, int64_t m, int64_t n)
+{
+    const product whole = p;
+    for (int64_t j = 0; j < n; j += NR * LANES) {
+        const int64_t nr = (n - j) / LANES < NR ? (n - j) / LANES : NR;
+        for (int64_t i = 0; i < m; i += MR) {
+            const int64_t mr = m - i < MR ? m - i : MR;
+            p.a = whole.a + i * whole.a_row;
+            p.b = whole.b + j;
+            p.c = whole.c + i * whole.c_row + j;
+            tiles[mr - 1][nr - 1](&p);
+        }
+    }
+}
+
+/* ---- softmax of a row --------------------------------------------------------------------- */
+
+/* x = exp(x - top) for the first n, 0 for the rest of the padded row; returns the sum. */
+INLINE float exp_row(float *x, int64_t n, int64_t n_padded, float top)
+{
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < n; j++) {
+        const float e = exp1(x[j] - top);
+        x[j] = e;
+        sum += e;
+    }
+    for (int64_t j = n; j < n_padded; j++) {
+        x[j] = 0.0f;
+    }
+    return sum;
+}
+
+INLINE int64_t n_seen(const tess_attention_args *a, int64_t query)
+{
+    return a->causal && query + 1 < a->n_k ? query + 1 : a->n_k;
+}
+
+/* ---- one head of one segment -------------------------------------------------------------- */
+
+static int64_t attention_scratch(int64_t n_q, int64_t n_k, int64_t head_dim)
+{
+    const int64_t d = padded(head_dim), k = padded(n_k), n = n_q > n_k ? n_q : n_k;
+    return (3 * n_q + 2 * n_k + n) * d + 2 * d * k + 2 * n_q * k + LANES;
+}
+
+static void zero_rows(tess_dtype t, void *x, int64_t stride, int64_t n, int64_t width)
+{
+    const size_t item = t == TESS_BF16 ? 2 : 4;
+    for (int64_t r = 0; r < n; r++) {
+        memset((char *)x + (size_t)(r * stride) * item, 0, (size_t)width * item);
+    }
+}
+
+static void attention(const tess_attention_args *a)
+{
+    const int64_t width = a->head_dim, d = padded(width), k = padded(a->n_k);
+    if (a->n_k == 0) {
+        zero_rows(a->dtype, a->y, a->y_stride, a->n_q, width);
+        memset(a->lse, 0, (size_t)a->n_q * sizeof(float));
+        return;
+    }
+    float *q = a->scratch, *v = q + a->n_q * d, *kt = v + a->n_k * d, *s = kt + d * k;
+    float *y = s + a->n_q * k;
+    load_rows(a->dtype, q, a->q, a->q_stride, a->n_q, width, a->scale);
+    load_rows(a->dtype, v, a->v, a->v_stride, a->n_k, width, 1.0f);
+    load_transposed(a->dtype, kt, a->k, a->k_stride, a->n_k, width);
+    multiply(
+        (product){
+            .a = q, .a_row = d, .a_col = 1, .b = kt, .b_row = k, .c = s, .c_row = k, .k = width},
+        a->n_q, k);
+    for (int64_t i = 0; i < a->n_q; i++) {
+        float *row = s + i * k;
+        const int64_t n = n_seen(a, i);
+        const float top = max_run(row, n);
+        const float sum = exp_row(row, n, k, top), inverse = 1.0f / sum;
+#pragma omp simd
+        for (int64_t j = 0; j < k; j++) {
+            row[j] *= inverse;
+        }
+        a->lse[i] = top + logf(sum);
+    }
+    multiply(
+        (product){
+            .a = s, .a_row = k, .a_col = 1, .b = v, .b_row = d, .c = y, .c_row = d, .k = a->n_k},
+        a->n_q, d);
+    store_rows(a->dtype, a->y, a->y_stride, y, a->n_q, width, 1.0f);
+}
+
+/* ds = p * (dp - delta), delta = sum over d of y * dy. */
+INLINE void score_grad(const tess_attention_args *a, const float *p, float *dp, const float *y,
+                       const float *dy)
+{
+    const int64_t d = padded(a->head_dim), k = padded(a->n_k);
+    for (int64_t i = 0; i < a->n_q; i++) {
+        float delta = 0.0f;
+#pragma omp simd reduction(+ : delta)
+        for (int64_t j = 0; j < d; j++) {
+            delta += y[i * d + j] * dy[i * d + j];
+        }
+#pragma omp simd
+        for (int64_t j = 0; j < k; j++) {
+            dp[i * k + j] = p[i * k + j] * (dp[i * k + j] - delta);
+        }
+    }
+}
+
+static void attention_grad(const tess_attention_args *a)
+{
+    const int64_t width = a->head_dim, d = padded(width), n = a->n_q, m = a->n_k, k = padded(m);
+    if (m == 0) {
+        zero_rows(a->dtype, a->dq, a->q_stride, n, width);
+        return;
+    }
+    float *q = a->scratch, *dy = q + n * d, *y = dy + n * d, *keys = y + n * d;
+    float *kt = keys + m * d, *vt = kt + d * k, *p = vt + d * k, *ds = p + n * k;
+    float *out = ds + n * k;
+    load_rows(a->dtype, q, a->q, a->q_stride, n, width, a->scale);
+    load_rows(a->dtype, dy, a->dy, a->y_stride, n, width, 1.0f);
+    load_rows(a->dtype, y, a->y, a->y_stride, n, width, 1.0f);
+    load_rows(a->dtype, keys, a->k, a->k_stride, m, width, 1.0f);
+    load_transposed(a->dtype, kt, a->k, a->k_stride, m, width);
+    load_transposed(a->dtype, vt, a->v, a->v_stride, m, width);
+    multiply(
+        (product){
+            .a = q, .a_row = d, .a_col = 1, .b = kt, .b_row = k, .c = p, .c_row = k, .k = width},
+        n, k);
+    multiply(
+        (product){
+            .a = dy, .a_row = d, .a_col = 1, .b = vt, .b_row = k, .c = ds, .c_row = k, .k = width},
+        n, k);
+    for (int64_t i = 0; i < n; i++) {
+        exp_row(p + i * k, n_seen(a, i), k, a->lse[i]);
+    }
+    score_grad(a, p, ds, y, dy);
+    multiply(
+        (product){
+            .a = p, .a_row = 1, .a_col = k, .b = dy, .b_row = d, .c = out, .c_row = d, .k = n},
+        m, d);
+    store_rows(a->dtype, a->dv, a->v_stride, out, m, width, 1.0f);
+    multiply(
+        (product){
+            .a = ds, .a_row = 1, .a_col = k, .b = q, .b_row = d, .c = out, .c_row = d, .k = n},
+        m, d);
+    store_rows(a->dtype, a->dk, a->k_stride, out, m, width, 1.0f);
+    multiply(
+        (product){
+            .a = ds, .a_row = k, .a_col = 1, .b = keys, .b_row = d, .c = out, .c_row = d, .k = m},
+        n, d);
+    store_rows(a->dtype, a->dq, a->q_stride, out, n, width, a->scale);
+}
+
+void TESS_K(fill_attention)(tess_kernels *k)
+{
+    k->attention_scratch = attention_scratch;
+    k->attention = attention;
+    k->attention_grad = attention_grad;
+}
