@@ -121,13 +121,13 @@ def write(folder):
     data = Data(os.path.join(folder, 'data'))
     queries, sections = read_queries(), []
     found = 0
-    print('%s %s %s %s' % (cell('language', 9), cell('query', 34), cell('rank', 5), 'found'))
+    print('%s %s %s %s' % (cell('language', 10), cell('query', 34), cell('rank', 5), 'found'))
     for number, (locale, language, text, meaning, meant) in enumerate(queries):
         hits = read_json(os.path.join(folder, 'queries', '%02d.json' % number))['hits']
         rank = rank_of(meant, hits)
         found += rank is not None
         names = '; '.join(data.names[hit['key']] for hit in hits[:3])
-        print('%s %s %s %s' % (cell(language, 9), cell(text, 34), cell(str(rank or '-'), 5), names))
+        print('%s %s %s %s' % (cell(language, 10), cell(text, 34), cell(str(rank or '-'), 5), names))
         if text.casefold() in data.trained:
             print('          (this query is a training caption in these packages)')
         sections.append('<section><h2><bdi lang="%s">%s</bdi><small>%s: %s</small></h2>%s</section>'
@@ -135,7 +135,7 @@ def write(folder):
                            html.escape(meaning), show_hits(data, hits, meant)))
 
     hits = read_json(os.path.join(folder, 'queries', 'picture.json'))['hits']
-    print('%s %s %s %s' % (cell('picture', 9), cell('a mirrored ' + data.names[PICTURE_KEY], 34),
+    print('%s %s %s %s' % (cell('picture', 10), cell('a mirrored ' + data.names[PICTURE_KEY], 34),
                            cell(str(rank_of(PICTURE_KEY, hits) or '-'), 5),
                            '; '.join(data.names[hit['key']] for hit in hits[:3])))
     with open(os.path.join(folder, 'queries', 'picture.jpg'), 'rb') as f:
