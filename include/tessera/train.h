@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* train: the optimizer loop, its checkpoints, and the evaluation of a model by retrieval. */
+#ifndef TESSERA_TRAIN_H
+#define TESSERA_TRAIN_H
+
+#include "tessera/data.h"
+#include "tessera/fusion.h"
+#include "tessera/metrics.h"
+
+/* ---- pictures and captions for a model ----------------------------------------------------- */
+
+/* What the hooks of a real model need. */
+typedef struct tess_pipeline {
+    tess_preprocess preprocess; /* its width and height give way to the size asked for */
+    tess_augment augment;
+    tess_decode_limits limits;
+    const tess_tokenizer *tokenizer; /* borrowed; NULL: pictures only */
+    unsigned clean_flags;            /* TESS_CLEAN_FOLD or 0 */
+    bool add_bos, add_eos;
+} tess_pipeline;
+/* `p` is borrowed by the hooks and must stay in place. */
+tess_hooks tess_pipeline_hooks(const tess_pipeline *p);
+/* The pipeline that brings a data set into a model's form; the model must outlive it. */
+tess_pipeline tess_model_pipeline(const tess_model *m);
+
+/* ---- training ------------------------------------------------------------------------------ */
+
+typedef struct tess_train_progress {
+    int64_t step, total_steps; /* total 0: bounded by time */
+    double elapsed, budget; /* seconds of training, all sessions of this run; budget 0: by steps */
+    int64_t n_samples;
+    double samples_per_second, loss, lr;
+} tess_train_progress;
+
+/* Zero means the default named beside a field. */
+typedef struct tess_train_options {
+    const char *train_data, *dataset_type, *caption_key; /* see tess_dataset_options */
+    const char *val_data, *val_caption_key,
+        *val_novel_key;    /* as in tess_eval_options; NULL: none */
+    const char *model;     /* config file, or a model directory to start from */
+    const char *tokenizer; /* NULL: beside the config */
+    const char *run_dir;   /* logs/<name> */
+    const char *resume;    /* NULL, "latest", or a checkpoint directory */
+    tess_precision precision;
+    int64_t batch_size;          /* 64; pictures of one micro-step */
+    int64_t captions_per_image;  /* 1 */
+    int64_t accum_freq;          /* 1 */
+    double language_temperature; /* 1 */
+    /* The end: by epochs, by steps, or by seconds of training; the one that is set.  Bounded by
+     * seconds the schedule follows the clock, and the run is not repeatable bit for bit. */
+    int64_t epochs, steps;
+    double seconds;
+    double lr, beta1, beta2, eps, weight_decay; /* 5e-4, .9, .98, 1e-6, .2 */
+    double grad_clip_norm;                      /* 0: none */
+    int64_t warmup;                             /* steps, linear */
+    const char *lr_scheduler;                   /* cosine | const */
+    double lr_min;                              /* the cosine's end, as a part of lr */
+    bool grad_checkpointing, lock_image, lock_text;
+    uint64_t seed;
+    int workers;
+    tess_augment augment;
+    int64_t cache_size; /* see tess_loader_options */
+    size_t cache_bytes;
+    double max_bad_rate;
+    int64_t log_every_n_steps;  /* 100 */
+    int64_t save_every_n_steps; /* 0: at epochs only */
+    int64_t save_frequency;     /* epochs between checkpoints; 1 */
+    int64_t val_frequency;      /* epochs between evaluations; 0: at the end only */
+    bool delete_previous_checkpoint;
+    bool debug_numerics; /* step by step, stops at the first value that is not finite */
+    bool profile;
+    void (*on_progress)(void *ctx, const tess_train_progress *p);
+    void *ctx;
+} tess_train_options;
+
+/* Runs to the end, or until tess_cancelled is set, when it saves a checkpoint and returns
+ * TESS_CANCELLED.  The run directory gets metrics, report.html, checkpoints/ and, at the end,
+ * model/ (a model directory).  A run that exists already is refused unless `resume` is set. */
+TESS_MUST_USE tess_status tess_train(const tess_train_options *o);
+
+/* ---- checkpoints --------------------------------------------------------------------------- */
+
+/* A checkpoint is a directory checkpoints/step_NNNNNNNN or checkpoints/epoch_N: a model directory
+ * with optimizer.safetensors (m/..., v/...) and state.json, which lists every file's size and hash
+ * and is written last, in a directory that gets its name last: complete or absent. */
+typedef struct tess_train_state {
+    int64_t step;    /* updates done */
+    int64_t counter; /* samples delivered: the data cursor */
+    int64_t epoch;
+    double elapsed;  /* seconds, for runs bounded by time; else 0 */
+    double loss_sum; /* since the epoch began, and the steps in it: for the mean loss */
+    int64_t n_loss;
+    uint64_t seed;
+    int64_t n_skipped; /* updates skipped for a gradient that was not finite */
+    char settings[33]; /* hash of what must agree for an exact resume */
+} tess_train_state;
+TESS_MUST_USE tess_status tess_checkpoint_save(tess_model *m, const tess_train_state *s,
+                                               const char *checkpoints_dir, const char *name);
+/* Verifies and loads parameters and moments into the model's store. */
+TESS_MUST_USE tess_status tess_checkpoint_load(tess_model *m, const char *dir,
+                                               tess_train_state *out);
+/* The complete checkpoint with the most steps; damaged ones are passed over with a warning.  NULL:
+ * none.  The caller frees. */
+TESS_MUST_USE tess_status tess_checkpoint_latest(const char *checkpoints_dir, char **out);
+
+/* ---- evaluation ---------------------------------------------------------------------------- */
+
+/* Text-to-image and image-to-text retrieval over all pictures of a data set, per language. */
+typedef struct tess_eval_options {
+    const char *data, *dataset_type;
+    const char *caption_key; /* captions to search with */
+    const char *novel_key;   /* a list of the languages whose caption has words never seen; NULL */
+    int64_t min_captions;    /* languages with fewer are left out of the means; 50 */
+    int workers;
+} tess_eval_options;
+
+typedef struct tess_recall {
+    int64_t n;
+    double at1, at5, at10; /* parts of 1 */
+} tess_recall;
+typedef struct tess_language_recall {
+    const char *language;
+    tess_recall text_to_image, known, novel; /* known words, new words */
+} tess_language_recall;
+typedef struct tess_eval_result {
+    int64_t n_pictures, n_captions, n_languages, n_mean_languages;
+    tess_recall text_to_image, image_to_text; /* over all captions; pictures */
+    /* Means over the languages with at least min_captions captions (of that kind). */
+    tess_recall mean, mean_known, mean_novel;
+    double mean_rank, median_rank;   /* of text_to_image, from 1 */
+    tess_language_recall *languages; /* sorted by name */
+    double seconds;
+    tess_arena arena;
+} tess_eval_result;
+TESS_MUST_USE tess_status tess_eval_retrieval(tess_model *m, const tess_eval_options *o,
+                                              tess_eval_result *out);
+void tess_eval_result_deinit(tess_eval_result *r);
+void tess_eval_result_write_json(const tess_eval_result *r, tess_json_writer *w);
+
+#endif

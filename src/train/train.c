@@ -1,0 +1,538 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The training loop, read top to bottom in tess_train:
+ *
+ *   open model, data, loader, metrics; resume when asked
+ *   while not done: read accum_freq batches, micro-step each, update; log, save, evaluate
+ *   save the last checkpoint and the model directory
+ *
+ * The only state is tess_train_state and the store's groups param, m and v; everything else is a
+ * function of the options and of state.step and state.counter, which is why a killed run resumes to
+ * the same bytes. */
+#include "train/train.h"
+
+#include <math.h>
+#include <string.h>
+
+tess_pipeline tess_model_pipeline(const tess_model *m)
+{
+    return (tess_pipeline){.preprocess = *tess_model_preprocess(m),
+                           .tokenizer = tess_model_tokenizer(m),
+                           .add_eos = true};
+}
+
+/* ---- opening ------------------------------------------------------------------------------- */
+
+#define DEFAULT(field, value) o.field = o.field ? o.field : (value)
+
+static tess_train_options with_defaults(tess_train_options o)
+{
+    DEFAULT(batch_size, 64);
+    DEFAULT(captions_per_image, 1);
+    DEFAULT(accum_freq, 1);
+    DEFAULT(language_temperature, 1);
+    DEFAULT(lr, 5e-4);
+    DEFAULT(beta1, 0.9);
+    DEFAULT(beta2, 0.98);
+    DEFAULT(eps, 1e-6);
+    DEFAULT(lr_scheduler, "cosine");
+    DEFAULT(log_every_n_steps, 100);
+    DEFAULT(save_frequency, 1);
+    return o;
+}
+
+static tess_status check_options(const tess_train_options *o)
+{
+    int ends = (o->epochs > 0) + (o->steps > 0) + (o->seconds > 0);
+    if (ends != 1) {
+        return TESS_FAIL(TESS_INVALID,
+                         "say how long to train with exactly one of --epochs, --steps and "
+                         "--max-seconds");
+    }
+    if (!o->train_data || !o->model || !o->run_dir) {
+        return TESS_FAIL(TESS_INVALID, "training needs --train-data and --model");
+    }
+    if (strcmp(o->lr_scheduler, "cosine") != 0 && strcmp(o->lr_scheduler, "const") != 0) {
+        return TESS_FAIL(TESS_INVALID, "lr scheduler: expected cosine or const, found \"%s\"",
+                         o->lr_scheduler);
+    }
+    return TESS_OK;
+}
+
+static tess_status open_model(tess_run *r)
+{
+    const tess_train_options *o = &r->o;
+    TESS_TRY(tess_path_is_dir(o->model)
+                 ? tess_model_open(o->model, o->precision, &r->model)
+                 : tess_model_new(o->model, o->tokenizer, o->seed, o->precision, &r->model));
+    tess_trainer_options t = {.batch = o->batch_size,
+                              .captions_per_image = o->captions_per_image,
+                              .accumulate = o->accum_freq,
+                              .beta1 = (float)o->beta1,
+                              .beta2 = (float)o->beta2,
+                              .eps = (float)o->eps,
+                              .weight_decay = (float)o->weight_decay,
+                              .clip = (float)o->grad_clip_norm,
+                              .recompute = o->grad_checkpointing,
+                              .lock_image = o->lock_image,
+                              .lock_text = o->lock_text};
+    TESS_TRY(tess_trainer_new(r->model, &t, &r->trainer));
+    tess_trainer_debug(r->trainer, o->debug_numerics);
+    tess_trainer_profile(r->trainer, o->profile);
+    return TESS_OK;
+}
+
+static tess_status open_data(tess_run *r)
+{
+    const tess_train_options *o = &r->o;
+    r->pipeline = tess_model_pipeline(r->model);
+    r->pipeline.augment = o->augment;
+    TESS_TRY(tess_augment_check(&o->augment));
+    r->hooks = tess_pipeline_hooks(&r->pipeline);
+    tess_dataset_options d = {
+        .type = o->dataset_type, .caption_key = o->caption_key, .hooks = &r->hooks};
+    TESS_TRY(tess_dataset_open(o->train_data, &d, &r->data));
+    tess_loader_options l = {.hooks = r->hooks,
+                             .batch = o->batch_size,
+                             .size = tess_model_image_size(r->model),
+                             .captions_per_image = o->captions_per_image,
+                             .max_tokens = tess_model_context_length(r->model),
+                             .seed = o->seed,
+                             .temperature = o->language_temperature,
+                             .n_ranks = 1,
+                             .workers = o->workers,
+                             .cache_size = o->cache_size,
+                             .cache_bytes = o->cache_bytes,
+                             .token_cache_bytes = o->cache_bytes,
+                             .max_bad_rate = o->max_bad_rate};
+    TESS_TRY(tess_loader_new(r->data, &l, &r->loader));
+    int64_t steps = tess_loader_batches_per_epoch(r->loader) / o->accum_freq;
+    if (steps < 1) {
+        return TESS_FAIL(TESS_INVALID,
+                         "%lld samples make no update of %lld x %lld: lower --batch-size or "
+                         "--accum-freq",
+                         (long long)tess_dataset_size(r->data), (long long)o->batch_size,
+                         (long long)o->accum_freq);
+    }
+    r->samples_per_epoch = tess_loader_batches_per_epoch(r->loader) * o->batch_size;
+    r->total_steps =
+        o->steps ? o->steps : o->epochs * r->samples_per_epoch / (o->batch_size * o->accum_freq);
+    return TESS_OK;
+}
+
+/* ---- resuming ------------------------------------------------------------------------------ */
+
+static tess_status find_checkpoint(const tess_run *r, char **out)
+{
+    *out = NULL;
+    if (!r->o.resume) {
+        return TESS_OK;
+    }
+    if (strcmp(r->o.resume, "latest") == 0) {
+        return tess_checkpoint_latest(r->checkpoints_dir, out);
+    }
+    *out = tess_strdup(r->o.resume);
+    return *out ? TESS_OK : TESS_NOMEM;
+}
+
+static tess_status resume(tess_run *r)
+{
+    char *dir = NULL, settings[33];
+    tess__settings_hash(&r->o, r->model, settings);
+    r->state = (tess_train_state){.seed = r->o.seed};
+    memcpy(r->state.settings, settings, sizeof settings);
+    TESS_TRY(find_checkpoint(r, &dir));
+    if (!dir) {
+        return TESS_OK;
+    }
+    tess_status st = tess_checkpoint_load(r->model, dir, &r->state);
+    if (st == TESS_OK && strcmp(settings, r->state.settings) != 0) {
+        st = TESS_FAIL(TESS_INVALID,
+                       "%s: was written with other options or another model, so going on from it "
+                       "would not be the same run; give the options in its params.txt, or start a "
+                       "new run from it with --model %s",
+                       dir, dir);
+    }
+    st = st ? st : tess_loader_seek(r->loader, r->state.counter);
+    r->elapsed_before = r->state.elapsed;
+    r->last_checkpoint = dir;
+    return st;
+}
+
+static void write_params(const tess_train_options *o, const tess_model *m, tess_json_writer *w)
+{
+    const struct {
+        const char *name;
+        const char *text;
+        double real;
+    } params[] = {
+        {"train_data", o->train_data, 0},
+        {"caption_key", o->caption_key, 0},
+        {"val_data", o->val_data, 0},
+        {"model", o->model, 0},
+        {"tokenizer", o->tokenizer, 0},
+        {"name", o->run_dir, 0},
+        {"precision", tess_dtype_name(tess_model_dtype(m)), 0},
+        {"lr_scheduler", o->lr_scheduler, 0},
+        {"batch_size", NULL, (double)o->batch_size},
+        {"captions_per_image", NULL, (double)o->captions_per_image},
+        {"accum_freq", NULL, (double)o->accum_freq},
+        {"language_temperature", NULL, o->language_temperature},
+        {"epochs", NULL, (double)o->epochs},
+        {"steps", NULL, (double)o->steps},
+        {"max_seconds", NULL, o->seconds},
+        {"lr", NULL, o->lr},
+        {"beta1", NULL, o->beta1},
+        {"beta2", NULL, o->beta2},
+        {"eps", NULL, o->eps},
+        {"wd", NULL, o->weight_decay},
+        {"grad_clip_norm", NULL, o->grad_clip_norm},
+        {"warmup", NULL, (double)o->warmup},
+        {"lr_min", NULL, o->lr_min},
+        {"seed", NULL, (double)o->seed},
+        {"workers", NULL, (double)o->workers},
+        {"cache_size", NULL, (double)o->cache_size},
+        {"aug_scale_min", NULL, o->augment.scale_min},
+        {"aug_scale_max", NULL, o->augment.scale_max},
+        {"aug_shift", NULL, (double)o->augment.shift},
+        {"aug_flip", NULL, (double)o->augment.flip},
+        {"aug_brightness", NULL, o->augment.brightness},
+        {"aug_contrast", NULL, o->augment.contrast},
+        {"grad_checkpointing", NULL, (double)o->grad_checkpointing},
+        {"lock_image", NULL, (double)o->lock_image},
+        {"lock_text", NULL, (double)o->lock_text},
+        {"parameters", NULL, (double)tess_model_n_params(m)},
+    };
+    tess_json_begin_object(w);
+    for (int64_t i = 0; i < TESS_COUNT(params); i++) {
+        if (params[i].text || params[i].real != 0) {
+            tess_json_key(w, params[i].name);
+            if (params[i].text) {
+                tess_json_add_string(w, params[i].text);
+            } else {
+                tess_json_add_real(w, params[i].real);
+            }
+        }
+    }
+    tess_json_end_object(w);
+}
+
+static tess_status log_start(tess_run *r)
+{
+    tess_buf b = {0};
+    tess_json_doc *doc = NULL;
+    tess_json_writer w = {.buf = &b};
+    write_params(&r->o, r->model, &w);
+    tess_status st = tess_buf_check(&b);
+    st = st ? st : tess_json_parse(b.data, b.n_bytes, "params", &doc);
+    st = st ? st : tess_metrics_write_params(r->metrics, tess_json_root(doc));
+    tess_json_free(doc);
+    tess_buf_clear(&b);
+    if (tess_bad_list_total(tess_dataset_bad(r->data)) > 0) {
+        tess_bad_list_write(tess_dataset_bad(r->data), &b);
+    }
+    st = st ? st
+            : tess_metrics_log(r->metrics, TESS_LOG_INFO,
+                               "%lld samples in %lld languages, %.1f M parameters, %s%s%s",
+                               (long long)tess_dataset_size(r->data),
+                               (long long)tess_dataset_n_languages(r->data),
+                               (double)tess_model_n_params(r->model) * 1e-6,
+                               tess_dtype_name(tess_model_dtype(r->model)),
+                               b.n_bytes ? "; left out: " : "", b.n_bytes ? b.data : "");
+    tess_buf_deinit(&b);
+    return st;
+}
+
+static tess_status open_run(tess_run *r)
+{
+    r->checkpoints_dir = tess_format("%s/checkpoints", r->o.run_dir);
+    if (!r->checkpoints_dir) {
+        return TESS_NOMEM;
+    }
+    TESS_TRY(open_model(r));
+    TESS_TRY(open_data(r));
+    TESS_TRY(resume(r));
+    tess_metrics_options m = {
+        .dir = r->o.run_dir, .resume = r->o.resume != NULL, .resume_step = r->state.step};
+    TESS_TRY(tess_metrics_open(&m, &r->metrics));
+    return log_start(r);
+}
+
+static void close_run(tess_run *r)
+{
+    tess_metrics_close(r->metrics);
+    tess_loader_free(r->loader);
+    tess_dataset_close(r->data);
+    tess_trainer_free(r->trainer);
+    tess_model_free(r->model);
+    tess_free(r->checkpoints_dir);
+    tess_free(r->last_checkpoint);
+}
+
+/* ---- saving, evaluating -------------------------------------------------------------------- */
+
+static tess_status save(tess_run *r, const char *name)
+{
+    r->state.elapsed = r->o.seconds > 0 ? r->elapsed_before + tess_seconds() - r->started : 0;
+    TESS_TRY(tess_metrics_sync(r->metrics));
+    TESS_TRY(tess_checkpoint_save(r->model, &r->state, r->checkpoints_dir, name));
+    char *dir = tess_format("%s/%s", r->checkpoints_dir, name);
+    if (!dir) {
+        return TESS_NOMEM;
+    }
+    tess_status st = TESS_OK;
+    if (r->o.delete_previous_checkpoint && r->last_checkpoint &&
+        strcmp(r->last_checkpoint, dir) != 0) {
+        st = tess_dir_remove(r->last_checkpoint);
+    }
+    tess_free(r->last_checkpoint);
+    r->last_checkpoint = dir;
+    return st;
+}
+
+static tess_status save_step(tess_run *r)
+{
+    char name[32];
+    snprintf(name, sizeof name, "step_%08lld", (long long)r->state.step);
+    return save(r, name);
+}
+
+static tess_status add_language(tess_arena *names, tess_scalar *scalars, int64_t at,
+                                const tess_language_recall *l)
+{
+    scalars[at].name = tess_arena_format(names, "val/text_to_image_R@10/%s", l->language);
+    scalars[at].value = l->text_to_image.at10;
+    return scalars[at].name ? TESS_OK : TESS_NOMEM;
+}
+
+static tess_status record(tess_run *r, const tess_eval_result *e)
+{
+    const tess_scalar head[] = {
+        {"val/text_to_image_R@1", e->mean.at1},
+        {"val/text_to_image_R@5", e->mean.at5},
+        {"val/text_to_image_R@10", e->mean.at10},
+        {"val/image_to_text_R@1", e->image_to_text.at1},
+        {"val/image_to_text_R@5", e->image_to_text.at5},
+        {"val/image_to_text_R@10", e->image_to_text.at10},
+        {"val/text_to_image_mean_rank", e->mean_rank},
+        {"val/text_to_image_median_rank", e->median_rank},
+        {"val/text_to_image_R@1_known_words", e->mean_known.at1},
+        {"val/text_to_image_R@1_new_words", e->mean_novel.at1},
+    };
+    int64_t n = TESS_COUNT(head);
+    tess_scalar *scalars = tess_alloc_array((size_t)(n + e->n_languages), sizeof *scalars);
+    tess_arena names = {0};
+    tess_status st = scalars ? TESS_OK : TESS_NOMEM;
+    if (scalars) {
+        memcpy(scalars, head, sizeof head);
+    }
+    for (int64_t i = 0; st == TESS_OK && i < e->n_languages; i++) {
+        st = add_language(&names, scalars, n++, &e->languages[i]);
+    }
+    st =
+        st ? st
+           : tess_metrics_add_result(r->metrics, r->state.step, r->state.epoch, scalars, (size_t)n);
+    tess_free(scalars);
+    tess_arena_deinit(&names);
+    return st;
+}
+
+static tess_status evaluate(tess_run *r)
+{
+    tess_eval_result e = {0};
+    tess_eval_options o = {.data = r->o.val_data,
+                           .dataset_type = r->o.dataset_type,
+                           .caption_key = r->o.val_caption_key,
+                           .novel_key = r->o.val_novel_key,
+                           .workers = r->o.workers};
+    TESS_TRY(tess_eval_retrieval(r->model, &o, &e));
+    tess_status st = record(r, &e);
+    st = st ? st
+            : tess_metrics_log(r->metrics, TESS_LOG_INFO,
+                               "Eval Epoch: %lld text_to_image_R@1: %.4f text_to_image_R@10: %.4f "
+                               "(mean over %lld of %lld languages, %lld captions, %.1f s)",
+                               (long long)r->state.epoch, e.mean.at1, e.mean.at10,
+                               (long long)e.n_mean_languages, (long long)e.n_languages,
+                               (long long)e.n_captions, e.seconds);
+    tess_eval_result_deinit(&e);
+    return st ? st : tess_report_write(r->o.run_dir);
+}
+
+/* ---- one update ---------------------------------------------------------------------------- */
+
+static tess_status micro_steps(tess_run *r)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < r->o.accum_freq; i++) {
+        const tess_batch *b = NULL;
+        double start = tess_seconds();
+        TESS_TRY(tess_loader_read(r->loader, &b));
+        r->data_seconds += tess_seconds() - start;
+        tess_micro_batch mb = {.pictures = b->pictures,
+                               .n_tokens = b->n_tokens,
+                               .tokens = b->tokens,
+                               .positions = b->positions,
+                               .offsets = b->offsets};
+        float loss = 0;
+        TESS_TRY(tess_trainer_micro_step(r->trainer, &mb, &loss));
+        sum += (double)loss;
+    }
+    r->loss = (float)(sum / (double)r->o.accum_freq);
+    return TESS_OK;
+}
+
+static tess_status update(tess_run *r)
+{
+    r->lr = tess__learning_rate(&r->o, r->state.step, tess__run_fraction(r));
+    /* Adam's time counts applied updates, so a skipped one leaves its bias correction in step. */
+    int64_t t = r->state.step + 1 - r->state.n_skipped;
+    TESS_TRY(tess_trainer_update(r->trainer, r->lr, t, &r->norm));
+    bool finite = isfinite(r->norm) && isfinite(r->loss);
+    if (!isfinite(r->norm)) {
+        r->state.n_skipped++;
+        TESS_TRY(tess_metrics_log(r->metrics, TESS_LOG_WARN,
+                                  "step %lld: the gradient is not finite; update skipped (%lld so "
+                                  "far)",
+                                  (long long)r->state.step + 1, (long long)r->state.n_skipped));
+    }
+    r->state.loss_sum += finite ? (double)r->loss : 0;
+    r->state.n_loss += finite;
+    r->state.step++;
+    r->state.counter += r->o.batch_size * r->o.accum_freq;
+    r->window_steps++;
+    r->window_samples += r->o.batch_size * r->o.accum_freq;
+    return TESS_OK;
+}
+
+static tess_status log_step(tess_run *r)
+{
+    double seconds = tess_seconds() - r->window_start, steps = (double)r->window_steps;
+    double rate = (double)r->window_samples / seconds;
+    if (r->o.on_progress) {
+        r->o.on_progress(r->o.ctx, &(tess_train_progress){.step = r->state.step,
+                                                          .total_steps = r->total_steps,
+                                                          .elapsed = r->elapsed_before +
+                                                                     tess_seconds() - r->started,
+                                                          .budget = r->o.seconds,
+                                                          .n_samples = r->state.counter,
+                                                          .samples_per_second = rate,
+                                                          .loss = (double)r->loss,
+                                                          .lr = r->lr});
+    }
+    bool first = r->state.step == 1;
+    if (!first && r->state.step % r->o.log_every_n_steps != 0) {
+        return TESS_OK;
+    }
+    int64_t in_epoch = r->state.counter % r->samples_per_epoch;
+    tess_train_point p = {
+        .step = r->state.step,
+        .epoch = (r->state.counter - 1) / r->samples_per_epoch,
+        .n_samples = in_epoch ? in_epoch : r->samples_per_epoch,
+        .samples_per_epoch = r->samples_per_epoch,
+        .loss = (double)r->loss,
+        .mean_loss = r->state.n_loss ? r->state.loss_sum / (double)r->state.n_loss : 0,
+        .lr = r->lr,
+        .logit_scale = tess_trainer_logit_scale(r->trainer),
+        .data_time = r->data_seconds / steps,
+        .batch_time = seconds / steps,
+        .samples_per_second = rate,
+    };
+    double flops = tess_trainer_flops(r->trainer) * (double)r->o.accum_freq * steps / seconds;
+    const tess_scalar more[] = {{"train/grad_norm", (double)r->norm},
+                                {"train/gflops", flops * 1e-9}};
+    r->window_start = tess_seconds();
+    r->window_steps = r->window_samples = 0;
+    r->data_seconds = 0;
+    return tess_metrics_add_train(r->metrics, &p, more, TESS_COUNT(more));
+}
+
+static tess_status end_epoch(tess_run *r)
+{
+    int64_t epoch = r->state.counter / r->samples_per_epoch;
+    if (epoch == r->state.epoch) {
+        return TESS_OK;
+    }
+    r->state.epoch = epoch;
+    r->state.loss_sum = 0;
+    r->state.n_loss = 0;
+    if (r->o.val_data && r->o.val_frequency > 0 && epoch % r->o.val_frequency == 0) {
+        TESS_TRY(evaluate(r));
+    }
+    if (r->o.seconds > 0 || epoch % r->o.save_frequency != 0) {
+        return TESS_OK;
+    }
+    char name[32];
+    snprintf(name, sizeof name, "epoch_%lld", (long long)epoch);
+    return save(r, name);
+}
+
+static bool done(const tess_run *r)
+{
+    return r->total_steps > 0 ? r->state.step >= r->total_steps : tess__run_fraction(r) >= 1;
+}
+
+static tess_status train_loop(tess_run *r)
+{
+    r->started = r->window_start = tess_seconds();
+    while (!done(r)) {
+        if (tess_cancelled) {
+            return TESS_FAIL(TESS_CANCELLED, "stopped at step %lld", (long long)r->state.step);
+        }
+        TESS_TRY(micro_steps(r));
+        TESS_TRY(update(r));
+        TESS_TRY(log_step(r));
+        TESS_TRY(end_epoch(r));
+        if (r->o.save_every_n_steps > 0 && r->state.step % r->o.save_every_n_steps == 0) {
+            TESS_TRY(save_step(r));
+        }
+    }
+    return TESS_OK;
+}
+
+static tess_status finish(tess_run *r)
+{
+    char *dir = tess_format("%s/model", r->o.run_dir);
+    tess_status st = dir ? save_step(r) : TESS_NOMEM;
+    st = st ? st : tess_model_save(r->model, dir);
+    tess_free(dir);
+    TESS_TRY(st);
+    if (r->o.profile) {
+        tess_buf b = {0};
+        tess_trainer_print_profile(r->trainer, &b);
+        tess_log(TESS_LOG_INFO, "\n%s", b.data ? b.data : "");
+        tess_buf_deinit(&b);
+    }
+    if (tess_bad_list_total(tess_loader_bad(r->loader)) > 0) {
+        tess_buf b = {0};
+        tess_bad_list_write(tess_loader_bad(r->loader), &b);
+        st = tess_metrics_log(r->metrics, TESS_LOG_WARN, "left out: %s", b.data ? b.data : "");
+        tess_buf_deinit(&b);
+        TESS_TRY(st);
+    }
+    return r->o.val_data ? evaluate(r) : tess_report_write(r->o.run_dir);
+}
+
+/* A gradient that was being accumulated is no part of a checkpoint: state points before it. */
+static tess_status stop_early(tess_run *r, tess_status why)
+{
+    char *message = tess_strdup(tess_error());
+    tess_status st = save_step(r);
+    if (st == TESS_OK) {
+        st = TESS_FAIL(why, "%s; saved, go on with --resume latest", message ? message : "stopped");
+    }
+    tess_free(message);
+    return st;
+}
+
+tess_status tess_train(const tess_train_options *options)
+{
+    tess_run r = {.o = with_defaults(*options)};
+    tess_status st = check_options(&r.o);
+    st = st ? st : open_run(&r);
+    if (st == TESS_OK) {
+        st = train_loop(&r);
+        st = st == TESS_CANCELLED ? stop_early(&r, st) : st;
+        st = st ? st : finish(&r);
+    }
+    close_run(&r);
+    return st;
+}

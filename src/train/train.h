@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The insides of a training run. */
+#ifndef TESSERA_TRAIN_TRAIN_H
+#define TESSERA_TRAIN_TRAIN_H
+
+#include "tessera/train.h"
+
+typedef struct tess_run {
+    tess_train_options o; /* defaults filled in */
+    tess_model *model;
+    tess_trainer *trainer;
+    tess_pipeline pipeline;
+    tess_hooks hooks;
+    tess_dataset *data;
+    tess_loader *loader;
+    tess_metrics *metrics;
+    tess_train_state state;
+    char *checkpoints_dir;
+    char *last_checkpoint; /* of this run, for delete_previous_checkpoint */
+    int64_t total_steps;   /* 0: bounded by seconds */
+    int64_t samples_per_epoch;
+    double started;        /* tess_seconds when this session began */
+    double elapsed_before; /* seconds of earlier sessions */
+    /* since the last logged step */
+    double window_start, data_seconds;
+    int64_t window_samples, window_steps;
+    float loss, norm;
+    double lr;
+} tess_run;
+
+/* The part of training that is done, 0..1: by steps or by the clock. */
+double tess__run_fraction(const tess_run *r);
+double tess__learning_rate(const tess_train_options *o, int64_t step, double fraction);
+/* A hash of every option that an exact resume needs to find unchanged. */
+void tess__settings_hash(const tess_train_options *o, const tess_model *m, char out[33]);
+
+#endif
