@@ -69,35 +69,39 @@ static size_t cut(const tess_tokenizer *t, tess__symbol *symbols, const char *te
 }
 
 /* Puts the pair into the heap when its join is a piece. */
-static inline void offer(const tess_tokenizer *t, tess_tokenizer_scratch *s, size_t *n_heap,
-                         const char *text, int32_t left, int32_t right)
+static inline tess_status offer(const tess_tokenizer *t, tess_tokenizer_scratch *s, size_t *n_heap,
+                                const char *text, int32_t left, int32_t right)
 {
     if (left < 0 || right < 0) {
-        return;
+        return TESS_OK;
     }
     const tess__symbol *a = &s->symbols[left], *b = &s->symbols[right];
     if (a->node == 0 || a->frozen || b->frozen) {
-        return;
+        return TESS_OK;
     }
     uint32_t node = tess__trie_walk(&t->pieces, a->node, text + b->pos, b->n_bytes);
     int32_t id = node != 0 ? t->pieces.units[node].value : -1;
     if (id < 0) {
-        return;
+        return TESS_OK;
+    }
+    if (*n_heap == s->cap_heap) {
+        TESS_TRY(tess_grow(&s->heap, &s->cap_heap, *n_heap + 64, sizeof(*s->heap)));
     }
     heap_push(s->heap, n_heap,
               (tess__merge){t->model.pieces[id].score, left, right, a->n_bytes + b->n_bytes, node});
     if (t->model.pieces[id].type == TESS__PIECE_UNUSED) {
         s->split[id] = a->n_bytes;
     }
+    return TESS_OK;
 }
 
-static void merge_all(const tess_tokenizer *t, tess_tokenizer_scratch *s, const char *text,
-                      size_t n_symbols)
+static tess_status merge_all(const tess_tokenizer *t, tess_tokenizer_scratch *s, const char *text,
+                             size_t n_symbols)
 {
     tess__symbol *symbols = s->symbols;
     size_t n_heap = 0;
     for (size_t i = 1; i < n_symbols; i++) {
-        offer(t, s, &n_heap, text, (int32_t)i - 1, (int32_t)i);
+        TESS_TRY(offer(t, s, &n_heap, text, (int32_t)i - 1, (int32_t)i));
     }
     while (n_heap > 0) {
         tess__merge m = heap_pop(s->heap, &n_heap);
@@ -112,9 +116,10 @@ static void merge_all(const tess_tokenizer *t, tess_tokenizer_scratch *s, const 
             symbols[b->next].prev = m.left;
         }
         b->n_bytes = 0;
-        offer(t, s, &n_heap, text, a->prev, m.left);
-        offer(t, s, &n_heap, text, m.left, a->next);
+        TESS_TRY(offer(t, s, &n_heap, text, a->prev, m.left));
+        TESS_TRY(offer(t, s, &n_heap, text, m.left, a->next));
     }
+    return TESS_OK;
 }
 
 /* Gives out a stretch, taking UNUSED pieces apart; an explicit stack, at most its bytes + 1 deep.
@@ -156,11 +161,11 @@ static tess_status encode_word(const tess_tokenizer *t, tess__run *r, const char
 {
     tess_tokenizer_scratch *s = r->s;
     TESS_TRY(tess_grow(&s->symbols, &s->cap_symbols, n, sizeof(*s->symbols)));
-    /* n - 1 first pairs, and at most two for each of at most n - 1 merges. */
-    TESS_TRY(tess_grow(&s->heap, &s->cap_heap, 3 * n, sizeof(*s->heap)));
-    TESS_TRY(tess_grow(&s->spans, &s->cap_spans, n + 1, sizeof(*s->spans)));
+    if (t->model.n_unused > 0) {
+        TESS_TRY(tess_grow(&s->spans, &s->cap_spans, n + 1, sizeof(*s->spans)));
+    }
     size_t n_symbols = cut(t, s->symbols, text, n);
-    merge_all(t, s, text, n_symbols);
+    TESS_TRY(merge_all(t, s, text, n_symbols));
     emit(t, r, text);
     return TESS_OK;
 }
