@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sumsq: the sum of squares of a flat f32 run, for the norm of a gradient.
+ *
+ *   x (n) f32 -> y (1) f32; summed in double per chunk and over chunks in order.  Not
+ *   differentiable.  Deterministic; one pass. */
+#include "tensor/parallel.h"
+
+tess_value tess_sumsq(tess_graph *g, tess_value x)
+{
+    return TESS_NODE(g, &tess__op_sumsq, NULL, x);
+}
+
+static tess_status infer(tess_infer *c)
+{
+    if (c->in[0].dtype != TESS_F32) {
+        return TESS_FAIL(TESS_INVALID, "sumsq: expected f32, found %s",
+                         tess_dtype_name(c->in[0].dtype));
+    }
+    c->out[0] = (tess_operand){.dtype = TESS_F32, .shape = TESS_SHAPE_OF(1)};
+    return TESS_OK;
+}
+
+static tess_status prepare(tess_prepare *c)
+{
+    const tess_chunks k = tess__chunks(tess_shape_count(&c->in[0].shape), 1);
+    c->scratch_bytes = (size_t)k.n * sizeof(double);
+    return TESS_OK;
+}
+
+static tess_status cpu(const tess_exec *e)
+{
+    const tess_kernels *k = tess__kernels();
+    const tess_chunks c = tess__chunks(tess_shape_count(&e->in[0].shape), 1);
+    double *partial = e->scratch, sum = 0;
+#pragma omp parallel for schedule(static) if (c.n > 1)
+    for (int64_t i = 0; i < c.n; i++) {
+        const tess_range r = tess__chunk(&c, i);
+        partial[i] = k->sumsq((const float *)e->in[0].data + r.begin, r.n);
+    }
+    for (int64_t i = 0; i < c.n; i++) {
+        sum += partial[i];
+    }
+    *(float *)e->out[0].data = (float)sum;
+    return TESS_OK;
+}
+
+static tess_status ref(const tess_exec *e)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < tess_shape_count(&e->in[0].shape); i++) {
+        const double x = (double)((const float *)e->in[0].data)[i];
+        sum += x * x;
+    }
+    *(float *)e->out[0].data = (float)sum;
+    return TESS_OK;
+}
+
+static tess_value build(tess_graph *g, const tess_value *in)
+{
+    return tess_sumsq(g, in[0]);
+}
+
+static const tess_case cases[] = {
+    {.name = "one",
+     .n_in = 1,
+     .in = {{TESS_F32, {1, {1}}, .no_grad = true}},
+     .build = build,
+     .reduction = 1},
+    {.name = "chunks",
+     .n_in = 1,
+     .in = {{TESS_F32, {1, {100003}}, .no_grad = true}},
+     .build = build,
+     .reduction = 4},
+};
+
+const tess_op tess__op_sumsq = {
+    .name = "sumsq",
+    .n_in_min = 1,
+    .n_in_max = 1,
+    .n_out = 1,
+    .infer = infer,
+    .prepare = prepare,
+    .cpu = cpu,
+    .ref = ref,
+    .cases = cases,
+    .n_cases = TESS_COUNT(cases),
+};
