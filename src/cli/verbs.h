@@ -6,6 +6,8 @@
 
 #include "cli/option.h"
 
+extern const cli_verb cli_verb_train;
+extern const cli_verb cli_verb_eval;
 extern const cli_verb cli_verb_tokenize;
 extern const cli_verb cli_verb_doctor;
 extern const cli_verb cli_verb_completion;

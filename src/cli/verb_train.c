@@ -1,0 +1,553 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tessera train: OpenCLIP's flags where they exist, on top of tess_train. */
+#include "cli/progress.h"
+#include "cli/verbs.h"
+
+#include "tessera/train.h"
+
+#include <string.h>
+#include <time.h>
+
+typedef struct train_values {
+    const char *train_data, *dataset_type, *caption_key, *val_data, *val_caption_key,
+        *val_novel_key;
+    const char *model, *tokenizer, *logs, *name, *resume, *precision, *scheduler;
+    int64_t batch_size, captions_per_image, accum_freq, epochs, steps, warmup, seed, workers;
+    int64_t log_every, save_every, save_frequency, val_frequency, cache_size, cache_mb, aug_shift;
+    double temperature, seconds, lr, beta1, beta2, eps, wd, clip, lr_min, bad_rate;
+    double aug_scale_min, aug_scale_max, aug_brightness, aug_contrast;
+    bool aug_flip, grad_checkpointing, lock_image, lock_text, delete_previous, debug, profile;
+} train_values;
+
+#define AT(field) CLI_AT(train_values, field)
+#define DATA      .group = "Data"
+#define MODEL     .group = "Model"
+#define OPTIMIZER .group = "Optimizer"
+#define AUGMENT   .group = "Augmentation"
+#define RUN       .group = "Run"
+
+static const cli_option train_options[] = {
+    {.name = "train-data",
+     .kind = CLI_PATH,
+     AT(train_data),
+     DATA,
+     .value = "SOURCES",
+     .help = "WebDataset shards (brace ranges, joined with ::), a CSV, TSV or JSONL file, or a "
+             "folder of pictures"},
+    {.name = "dataset-type",
+     .kind = CLI_CHOICE,
+     .choices = "auto|webdataset|csv|jsonl|folder",
+     .fallback = "auto",
+     AT(dataset_type),
+     DATA,
+     .help = "What the sources are"},
+    {.name = "caption-key",
+     .kind = CLI_STRING,
+     AT(caption_key),
+     DATA,
+     .value = "KEY",
+     .help = "Where captions are: a JSON field, or txt; several split by |"},
+    {.name = "val-data",
+     .kind = CLI_PATH,
+     AT(val_data),
+     DATA,
+     .value = "SOURCES",
+     .help = "Evaluate retrieval on these"},
+    {.name = "val-caption-key",
+     .kind = CLI_STRING,
+     AT(val_caption_key),
+     DATA,
+     .value = "KEY",
+     .help = "Captions to evaluate with"},
+    {.name = "val-novel-key",
+     .kind = CLI_STRING,
+     AT(val_novel_key),
+     DATA,
+     .value = "KEY",
+     .help = "JSON list of the languages whose caption has words never trained on"},
+    {.name = "captions-per-image",
+     .kind = CLI_INT,
+     .fallback = "1",
+     .min = 1,
+     .max = 4096,
+     AT(captions_per_image),
+     DATA,
+     .value = "K",
+     .help = "Captions of each picture in a step, in different languages where it has them"},
+    {.name = "language-temperature",
+     .kind = CLI_REAL,
+     .fallback = "1",
+     .min = 0.01,
+     .max = 1e9,
+     AT(temperature),
+     DATA,
+     .value = "T",
+     .help = "1: languages as frequent as in the data; higher lifts rare ones; 1e9: all alike"},
+    {.name = "workers",
+     .short_name = 'j',
+     .kind = CLI_INT,
+     .fallback = "1",
+     .min = 0,
+     .max = 1024,
+     AT(workers),
+     DATA,
+     .value = "N",
+     .help = "Loader threads; they never change a batch"},
+    {.name = "cache-size",
+     .kind = CLI_INT,
+     .fallback = "0",
+     .min = 0,
+     .max = 4096,
+     AT(cache_size),
+     DATA,
+     .value = "PIXELS",
+     .help = "Keep decoded pictures in memory at this size; views are taken from it. 0: no"},
+    {.name = "cache-mb",
+     .kind = CLI_INT,
+     .fallback = "1024",
+     .min = 1,
+     .max = 1 << 24,
+     AT(cache_mb),
+     DATA,
+     .value = "MB",
+     .help = "Memory for that"},
+    {.name = "max-bad-rate",
+     .kind = CLI_REAL,
+     .fallback = "0.1",
+     .min = 0,
+     .max = 1,
+     AT(bad_rate),
+     DATA,
+     .value = "PART",
+     .help = "Stop when a larger part of the samples is damaged"},
+    {.name = "model",
+     .kind = CLI_PATH,
+     AT(model),
+     MODEL,
+     .value = "CONFIG|DIR",
+     .help = "Config in OpenCLIP's format to start afresh, or a model directory to go on from"},
+    {.name = "tokenizer",
+     .kind = CLI_PATH,
+     AT(tokenizer),
+     MODEL,
+     .value = "FILE",
+     .help = "SentencePiece .model file; default: the one beside the config"},
+    {.name = "precision",
+     .kind = CLI_CHOICE,
+     .choices = "auto|fp32|bf16|amp_bf16",
+     .fallback = "auto",
+     AT(precision),
+     MODEL,
+     .help = "Of activations and matrix operands; weights are fp32. auto: bf16 where the processor "
+             "has it"},
+    {.name = "lock-image", AT(lock_image), MODEL, .help = "Freeze the image tower"},
+    {.name = "lock-text", AT(lock_text), MODEL, .help = "Freeze the text tower"},
+    {.name = "grad-checkpointing",
+     AT(grad_checkpointing),
+     MODEL,
+     .help = "Compute blocks again in the backward pass: less memory, more time"},
+    {.name = "batch-size",
+     .kind = CLI_INT,
+     .fallback = "64",
+     .min = 1,
+     .max = 1 << 20,
+     AT(batch_size),
+     OPTIMIZER,
+     .value = "B",
+     .help = "Pictures of a batch"},
+    {.name = "accum-freq",
+     .kind = CLI_INT,
+     .fallback = "1",
+     .min = 1,
+     .max = 1 << 16,
+     AT(accum_freq),
+     OPTIMIZER,
+     .value = "N",
+     .help = "Batches of an update"},
+    {.name = "epochs",
+     .kind = CLI_INT,
+     .fallback = "0",
+     .min = 0,
+     .max = 1e9,
+     AT(epochs),
+     OPTIMIZER,
+     .value = "N",
+     .help = "Train for so many passes over the data"},
+    {.name = "steps",
+     .kind = CLI_INT,
+     .fallback = "0",
+     .min = 0,
+     .max = 1e12,
+     AT(steps),
+     OPTIMIZER,
+     .value = "N",
+     .help = "Train for so many updates"},
+    {.name = "max-seconds",
+     .kind = CLI_REAL,
+     .fallback = "0",
+     .min = 0,
+     .max = 1e9,
+     AT(seconds),
+     OPTIMIZER,
+     .value = "S",
+     .help = "Train for so long; the schedule follows the clock, so the run cannot be repeated "
+             "bit for bit"},
+    {.name = "lr",
+     .kind = CLI_REAL,
+     .fallback = "5e-4",
+     .min = 0,
+     .max = 10,
+     AT(lr),
+     OPTIMIZER,
+     .help = "Learning rate"},
+    {.name = "lr-scheduler",
+     .kind = CLI_CHOICE,
+     .choices = "cosine|const",
+     .fallback = "cosine",
+     AT(scheduler),
+     OPTIMIZER,
+     .help = "Its course after the warm-up"},
+    {.name = "lr-min",
+     .kind = CLI_REAL,
+     .fallback = "0",
+     .min = 0,
+     .max = 1,
+     AT(lr_min),
+     OPTIMIZER,
+     .value = "PART",
+     .help = "Where the cosine ends, as a part of --lr"},
+    {.name = "warmup",
+     .kind = CLI_INT,
+     .fallback = "0",
+     .min = 0,
+     .max = 1e9,
+     AT(warmup),
+     OPTIMIZER,
+     .value = "STEPS",
+     .help = "Steps of linear warm-up"},
+    {.name = "beta1",
+     .kind = CLI_REAL,
+     .fallback = "0.9",
+     .min = 0,
+     .max = 0.99999,
+     AT(beta1),
+     OPTIMIZER,
+     .help = "Adam's beta1"},
+    {.name = "beta2",
+     .kind = CLI_REAL,
+     .fallback = "0.98",
+     .min = 0,
+     .max = 0.999999,
+     AT(beta2),
+     OPTIMIZER,
+     .help = "Adam's beta2"},
+    {.name = "eps",
+     .kind = CLI_REAL,
+     .fallback = "1e-6",
+     .min = 0,
+     .max = 1,
+     AT(eps),
+     OPTIMIZER,
+     .help = "Adam's epsilon"},
+    {.name = "wd",
+     .kind = CLI_REAL,
+     .fallback = "0.2",
+     .min = 0,
+     .max = 100,
+     AT(wd),
+     OPTIMIZER,
+     .help = "Weight decay, of matrices only"},
+    {.name = "grad-clip-norm",
+     .kind = CLI_REAL,
+     .fallback = "0",
+     .min = 0,
+     .max = 1e9,
+     AT(clip),
+     OPTIMIZER,
+     .value = "NORM",
+     .help = "Clip the gradient's norm; 0: no"},
+    {.name = "aug-scale-min",
+     .kind = CLI_REAL,
+     .fallback = "0",
+     .min = 0,
+     .max = 1,
+     AT(aug_scale_min),
+     AUGMENT,
+     .value = "PART",
+     .help = "Random resized crop: least part of the area; 0: no crop"},
+    {.name = "aug-scale-max",
+     .kind = CLI_REAL,
+     .fallback = "1",
+     .min = 0,
+     .max = 1,
+     AT(aug_scale_max),
+     AUGMENT,
+     .value = "PART",
+     .help = "And the largest"},
+    {.name = "aug-shift",
+     .kind = CLI_INT,
+     .fallback = "0",
+     .min = 0,
+     .max = 1024,
+     AT(aug_shift),
+     AUGMENT,
+     .value = "PIXELS",
+     .help = "Shift by up to so many pixels"},
+    {.name = "aug-flip", AT(aug_flip), AUGMENT, .help = "Mirror half of the pictures"},
+    {.name = "aug-brightness",
+     .kind = CLI_REAL,
+     .fallback = "0",
+     .min = 0,
+     .max = 1,
+     AT(aug_brightness),
+     AUGMENT,
+     .value = "X",
+     .help = "Brightness by a factor of 1-X to 1+X"},
+    {.name = "aug-contrast",
+     .kind = CLI_REAL,
+     .fallback = "0",
+     .min = 0,
+     .max = 1,
+     AT(aug_contrast),
+     AUGMENT,
+     .value = "X",
+     .help = "Contrast likewise"},
+    {.name = "logs",
+     .kind = CLI_PATH,
+     .fallback = "./logs",
+     AT(logs),
+     RUN,
+     .value = "DIR",
+     .help = "Where run directories are"},
+    {.name = "name",
+     .kind = CLI_STRING,
+     AT(name),
+     RUN,
+     .help = "The run's directory in it; default: from the date and the options"},
+    {.name = "resume",
+     .kind = CLI_PATH,
+     AT(resume),
+     RUN,
+     .value = "latest|DIR",
+     .help = "Go on from a checkpoint; latest begins anew when there is none"},
+    {.name = "seed",
+     .kind = CLI_INT,
+     .fallback = "0",
+     .min = 0,
+     .max = 9e15,
+     AT(seed),
+     RUN,
+     .help = "Decides every random number"},
+    {.name = "log-every-n-steps",
+     .kind = CLI_INT,
+     .fallback = "100",
+     .min = 1,
+     .max = 1e9,
+     AT(log_every),
+     RUN,
+     .value = "N",
+     .help = "Between lines of metrics"},
+    {.name = "save-every-n-steps",
+     .kind = CLI_INT,
+     .fallback = "0",
+     .min = 0,
+     .max = 1e12,
+     AT(save_every),
+     RUN,
+     .value = "N",
+     .help = "Between checkpoints inside an epoch; 0: none"},
+    {.name = "save-frequency",
+     .kind = CLI_INT,
+     .fallback = "1",
+     .min = 1,
+     .max = 1e9,
+     AT(save_frequency),
+     RUN,
+     .value = "EPOCHS",
+     .help = "Between checkpoints"},
+    {.name = "val-frequency",
+     .kind = CLI_INT,
+     .fallback = "0",
+     .min = 0,
+     .max = 1e9,
+     AT(val_frequency),
+     RUN,
+     .value = "EPOCHS",
+     .help = "Between evaluations; 0: at the end only"},
+    {.name = "delete-previous-checkpoint",
+     AT(delete_previous),
+     RUN,
+     .help = "Keep only the newest checkpoint"},
+    {.name = "debug-numerics",
+     AT(debug),
+     RUN,
+     .help = "Check every operator's output and stop at the first that is not finite (slow)"},
+    {.name = "profile", AT(profile), RUN, .help = "Print time by operator at the end"},
+};
+
+typedef struct bar {
+    cli_progress progress;
+    bool begun, quiet, color;
+} bar;
+
+static void show(void *ctx, const tess_train_progress *p)
+{
+    bar *b = ctx;
+    char note[96];
+    snprintf(note, sizeof note, "loss %.4f lr %.2e step %lld", p->loss, p->lr, (long long)p->step);
+    int64_t per_step = p->step > 0 ? p->n_samples / p->step : 0;
+    int64_t total = p->total_steps > 0 ? p->total_steps * per_step
+                    : p->elapsed > 0   ? (int64_t)((double)p->n_samples * p->budget / p->elapsed)
+                                       : 0;
+    if (!b->begun) {
+        b->progress = (cli_progress){.label = "train", .unit = "img", .total = total};
+        cli_progress_begin(&b->progress, cli_term_of(stderr, b->color), b->quiet,
+                           p->n_samples - per_step);
+        b->begun = true;
+    }
+    b->progress.total = total;
+    cli_progress_update(&b->progress, p->n_samples, note);
+}
+
+/* logs/YYYY_MM_DD-HH_MM_SS-model_X-lr_..-b_..-j_..-p_.., as OpenCLIP names a run. */
+static const char *run_dir(cli_command *cmd, const train_values *v)
+{
+    if (v->name) {
+        return tess_arena_format(&cmd->arena, "%s/%s", v->logs, v->name);
+    }
+    char stamp[32];
+    time_t now = time(NULL);
+    struct tm tm;
+    localtime_r(&now, &tm);
+    strftime(stamp, sizeof stamp, "%Y_%m_%d-%H_%M_%S", &tm);
+    const char *slash = strrchr(v->model, '/'), *base = slash ? slash + 1 : v->model;
+    const char *dot = strrchr(base, '.');
+    return tess_arena_format(&cmd->arena, "%s/%s-model_%.*s-lr_%g-b_%lld-j_%lld-p_%s", v->logs,
+                             stamp, dot ? (int)(dot - base) : (int)strlen(base), base, v->lr,
+                             (long long)v->batch_size, (long long)v->workers, v->precision);
+}
+
+static tess_precision precision_of(const char *name)
+{
+    return strcmp(name, "auto") == 0   ? TESS_PRECISION_AUTO
+           : strcmp(name, "fp32") == 0 ? TESS_PRECISION_F32
+                                       : TESS_PRECISION_BF16;
+}
+
+static tess_train_options options_of(const train_values *v, const char *dir, bar *b)
+{
+    bool crop = v->aug_scale_min > 0;
+    return (tess_train_options){
+        .train_data = v->train_data,
+        .dataset_type = v->dataset_type,
+        .caption_key = v->caption_key,
+        .val_data = v->val_data,
+        .val_caption_key = v->val_caption_key,
+        .val_novel_key = v->val_novel_key,
+        .model = v->model,
+        .tokenizer = v->tokenizer,
+        .run_dir = dir,
+        .resume = v->resume,
+        .precision = precision_of(v->precision),
+        .batch_size = v->batch_size,
+        .captions_per_image = v->captions_per_image,
+        .accum_freq = v->accum_freq,
+        .language_temperature = v->temperature,
+        .epochs = v->epochs,
+        .steps = v->steps,
+        .seconds = v->seconds,
+        .lr = v->lr,
+        .beta1 = v->beta1,
+        .beta2 = v->beta2,
+        .eps = v->eps,
+        .weight_decay = v->wd,
+        .grad_clip_norm = v->clip,
+        .warmup = v->warmup,
+        .lr_scheduler = v->scheduler,
+        .lr_min = v->lr_min,
+        .grad_checkpointing = v->grad_checkpointing,
+        .lock_image = v->lock_image,
+        .lock_text = v->lock_text,
+        .seed = (uint64_t)v->seed,
+        .workers = (int)v->workers,
+        .augment = {.scale_min = v->aug_scale_min,
+                    .scale_max = crop ? v->aug_scale_max : 0,
+                    .flip = v->aug_flip,
+                    .shift = (int32_t)v->aug_shift,
+                    .brightness = v->aug_brightness,
+                    .contrast = v->aug_contrast},
+        .cache_size = v->cache_size,
+        .cache_bytes = (size_t)v->cache_mb << 20,
+        .max_bad_rate = v->bad_rate,
+        .log_every_n_steps = v->log_every,
+        .save_every_n_steps = v->save_every,
+        .save_frequency = v->save_frequency,
+        .val_frequency = v->val_frequency,
+        .delete_previous_checkpoint = v->delete_previous,
+        .debug_numerics = v->debug,
+        .profile = v->profile,
+        .on_progress = show,
+        .ctx = b,
+    };
+}
+
+static tess_status print_result(const cli_command *cmd, const char *dir)
+{
+    tess_buf out = {0};
+    if (cmd->common.json) {
+        tess_json_writer w = {.buf = &out};
+        tess_json_begin_object(&w);
+        tess_json_key(&w, "run");
+        tess_json_add_string(&w, dir);
+        tess_json_end_object(&w);
+        tess_buf_adds(&out, "\n");
+    } else {
+        tess_buf_addf(&out, "model:  %s/model\nreport: %s/report.html\n", dir, dir);
+    }
+    tess_status st = cli_print(&out);
+    tess_buf_deinit(&out);
+    return st;
+}
+
+static tess_status run_train(cli_command *cmd)
+{
+    const train_values *v = cmd->values;
+    if (!v->train_data || !v->model) {
+        return cli_usage_error(cmd, "train needs --train-data and --model");
+    }
+    if ((v->epochs > 0) + (v->steps > 0) + (v->seconds > 0) != 1) {
+        return cli_usage_error(cmd, "say how long: one of --epochs, --steps and --max-seconds");
+    }
+    const char *dir = run_dir(cmd, v);
+    if (!dir) {
+        return TESS_NOMEM;
+    }
+    bar b = {.quiet = cmd->common.quiet, .color = cmd->common.color};
+    tess_train_options o = options_of(v, dir, &b);
+    tess_compute_threads(0);
+    tess_status st = tess_train(&o);
+    if (b.begun) {
+        cli_progress_end(&b.progress);
+    }
+    return st ? st : print_result(cmd, dir);
+}
+
+const cli_verb cli_verb_train = {
+    .name = "train",
+    .summary = "Train an image tower and a text tower together",
+    .options = train_options,
+    .n_options = TESS_COUNT(train_options),
+    .values_bytes = sizeof(train_values),
+    .computes = true,
+    .about = "Writes a run directory with metrics, TensorBoard events, report.html, checkpoints, "
+             "and at the end a model directory. Ctrl-C saves a checkpoint and stops; a second one "
+             "stops at once. --resume latest goes on exactly where a run stopped, even when it was "
+             "killed.",
+    .examples =
+        "Train for 15 minutes on shards:\n"
+        "$ tessera train --train-data 'data/emoji-{000..007}.tar' --model model.json \\\n"
+        "    --tokenizer spm.model --batch-size 512 --lr 1e-3 --max-seconds 900 --name first\n"
+        "Go on after an interruption:\n"
+        "$ tessera train ... --name first --resume latest",
+    .run = run_train,
+};
