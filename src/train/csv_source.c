@@ -19,19 +19,13 @@ static char find_separator(const char *option, tess_bytes map)
     return n > 0 && memchr(map.data, '\t', n) ? '\t' : ',';
 }
 
-static tess_status find_column(const tess__csv *c, const char *path, const char *key,
-                               const char *option, uint32_t *out)
+static tess_status no_column(const tess__csv *c, const char *path, const char *key,
+                             const char *option)
 {
     tess_buf have = {0};
+    size_t n;
     for (size_t i = 0; i < c->n_fields; i++) {
-        size_t n;
-        const char *field = tess__csv_field(c, i, &n);
-        if (strcmp(field, key) == 0) {
-            tess_buf_deinit(&have);
-            *out = (uint32_t)i;
-            return TESS_OK;
-        }
-        tess_buf_addf(&have, "%s'%.40s'", i > 0 ? ", " : "", field);
+        tess_buf_addf(&have, "%s'%.40s'", i > 0 ? ", " : "", tess__csv_field(c, i, &n));
     }
     tess_status st = TESS_FAIL(TESS_INVALID,
                                "%s: no column '%s' in the header row, which has %.400s; name it "
@@ -39,6 +33,19 @@ static tess_status find_column(const tess__csv *c, const char *path, const char 
                                path, key, have.data ? have.data : "nothing", option);
     tess_buf_deinit(&have);
     return st;
+}
+
+static tess_status find_column(const tess__csv *c, const char *path, const char *key,
+                               const char *option, uint32_t *out)
+{
+    size_t n;
+    for (size_t i = 0; i < c->n_fields; i++) {
+        if (strcmp(tess__csv_field(c, i, &n), key) == 0) {
+            *out = (uint32_t)i;
+            return TESS_OK;
+        }
+    }
+    return no_column(c, path, key, option);
 }
 
 static tess_status read_header(tess_dataset *ds, tess__file *f, tess__csv *c)

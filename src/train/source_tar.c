@@ -30,9 +30,8 @@ static bool split_name(const tess__tar_member *m, size_t *key_bytes, const char 
 {
     const char *slash = memrchr(m->name, '/', m->name_bytes);
     const char *base = slash ? slash + 1 : m->name, *dot = strchr(base, '.');
-    size_t n_base = m->name_bytes - (size_t)(base - m->name);
-    bool is_meta =
-        n_base >= 4 && strncmp(base, "__", 2) == 0 && strcmp(base + n_base - 2, "__") == 0;
+    size_t n = dot ? (size_t)(dot - base) : 0;
+    bool is_meta = n >= 4 && memcmp(base, "__", 2) == 0 && memcmp(base + n - 2, "__", 2) == 0;
     if (!dot || dot == base || is_meta) {
         return false;
     }
