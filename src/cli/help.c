@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { TEXT_COLUMN = 30, MAX_GROUPS = 24 };
+enum { TEXT_COLUMN = 30, NARROW_COLUMN = 8, WIDE = 76, MAX_GROUPS = 24 };
 
 const char *cli_group_of(const cli_option *o)
 {
@@ -92,12 +92,13 @@ static void add_option(tess_buf *out, const cli_option *o, cli_term t)
     add_notes(&text, o, t);
     int columns = label.data != NULL ? cli_columns(label.data, label.n_bytes) : 0;
     tess_buf_add(out, label.data, label.n_bytes);
-    if (columns + 2 > TEXT_COLUMN) {
+    int column = t.width >= WIDE ? TEXT_COLUMN : NARROW_COLUMN;
+    if (columns + 2 > column) {
         tess_buf_adds(out, "\n");
         columns = 0;
     }
-    cli_pad(out, TEXT_COLUMN - columns);
-    cli_wrap(out, text.data != NULL ? text.data : "", TEXT_COLUMN, TEXT_COLUMN, t.width);
+    cli_pad(out, column - columns);
+    cli_wrap(out, text.data != NULL ? text.data : "", column, column, t.width);
     tess_buf_adds(out, "\n");
     out->failed |= label.failed || text.failed;
     tess_buf_deinit(&label);

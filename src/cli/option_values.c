@@ -120,6 +120,11 @@ static tess_status fail_key(const cli_command *cmd, const char *path, const char
                      near != NULL ? near : "", near != NULL ? "'?" : "");
 }
 
+static bool names_config(const cli_option *o)
+{
+    return strcmp(o->name, "config") == 0;
+}
+
 static tess_status apply_config(cli_command *cmd, const char *path, const tess_json *root)
 {
     if (tess_json_kind_of(root) != TESS_JSON_OBJECT) {
@@ -129,7 +134,8 @@ static tess_status apply_config(cli_command *cmd, const char *path, const tess_j
         const char *key;
         const tess_json *v = tess_json_member(root, i, &key);
         const cli_option *o = cli_option_find(cmd->verb, key, strlen(key));
-        if (o == NULL || (o->env != NULL && o->env[0] == '\0')) {
+        bool allowed = o != NULL && (o->env == NULL || o->env[0] != '\0') && !names_config(o);
+        if (!allowed) {
             return fail_key(cmd, path, key);
         }
         const char *where = tess_arena_format(&cmd->arena, "%s: %s", path, key);

@@ -12,7 +12,7 @@ enum {
     WIDTH = 560,
     HEIGHT = 250,
     LEFT = 56,
-    RIGHT = 12,
+    RIGHT = 20,
     TOP = 10,
     BOTTOM = 28,
     BUCKETS = 240,
@@ -164,7 +164,8 @@ static void write_axes(tess_buf *out, const plot *p)
         add_tick(out, v);
         tess_buf_adds(out, "</text>");
     }
-    tess_buf_adds(out, "</g>");
+    tess_buf_addf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">step</text></g>", LEFT - 8,
+                  HEIGHT - 8);
 }
 
 static void write_band(tess_buf *out, const plot *p, size_t i)
@@ -321,7 +322,7 @@ void tess__chart_write(tess_buf *out, const tess__chart *chart, int id)
 
 /* ---- bars --------------------------------------------------------------------------------- */
 
-enum { BAR_LEFT = 120, BAR_RIGHT = 150 };
+enum { BAR_LEFT = 120, BAR_RIGHT = 120 };
 
 static void write_row(tess_buf *out, const tess__bars_row *row, size_t n_labels, double y)
 {
