@@ -179,6 +179,10 @@ void tess__picture_blend(const uint8_t *rgba, size_t n_pixels, const uint8_t bac
 {
     for (size_t i = 0; i < n_pixels; i++, rgba += 4, rgb += 3) {
         uint32_t alpha = rgba[3];
+        if (alpha == 255 || alpha == 0) { /* most pixels, and nothing to compute */
+            memcpy(rgb, alpha ? rgba : background, 3);
+            continue;
+        }
         for (int c = 0; c < 3; c++) {
             /* x / 255 to the nearest, exact for all products of bytes */
             uint32_t x = rgba[c] * alpha + background[c] * (255 - alpha) + 128;

@@ -26,7 +26,7 @@ tess_status tess__webp_probe(tess_bytes src, tess_picture_info *out);
 tess_status tess__picture_reserve(tess_picture *out, const tess_decode_limits *limits,
                                   uint32_t width, uint32_t height, size_t pixel_bytes);
 
-/* Blends n_pixels of straight RGBA onto the background, to RGB; in and out may be the same. */
+/* Blends n_pixels of straight RGBA onto the background, to RGB. */
 void tess__picture_blend(const uint8_t *rgba, size_t n_pixels, const uint8_t background[3],
                          uint8_t *rgb);
 

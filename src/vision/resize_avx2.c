@@ -27,16 +27,30 @@ AVX2 static inline __m256i join(__m256i low, __m256i high)
 #define PAIR(a, b) (a), -1, (b), -1 /* two bytes, zero-extended to 16 bits */
 #define NONE       -1, -1, -1, -1
 
-/* Adds the halves of the lanes and stores r, g, b and one byte of slack. */
-AVX2 static inline void store_pixel(__m256i low, __m256i high, uint8_t *out)
+/* The lanes of a and of b added: a's sum in the first lane, b's in the second. */
+AVX2 static inline __m256i add_lanes(__m256i a, __m256i b)
 {
-    __m256i sum = join(low, high);
-    __m128i v = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-    v = _mm_srai_epi32(v, TESS__TAP_BITS);
-    v = _mm_packs_epi32(v, v);
-    v = _mm_packus_epi16(v, v);
-    int32_t bytes = _mm_cvtsi128_si32(v);
-    memcpy(out, &bytes, 4);
+    return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20),
+                            _mm256_permute2x128_si256(a, b, 0x31));
+}
+
+/* One pixel of each of 4 rows from its sums: r, g, b and one byte of slack. */
+AVX2 static inline void store_pixels(const __m256i *low, const __m256i *high, uint8_t *const *out,
+                                     size_t at)
+{
+    __m256i rows_01 = add_lanes(join(low[0], high[0]), join(low[1], high[1]));
+    __m256i rows_23 = add_lanes(join(low[2], high[2]), join(low[3], high[3]));
+    rows_01 = _mm256_srai_epi32(rows_01, TESS__TAP_BITS);
+    rows_23 = _mm256_srai_epi32(rows_23, TESS__TAP_BITS);
+    __m256i v = _mm256_packs_epi32(rows_01, rows_23);
+    v = _mm256_packus_epi16(v, v);
+    int64_t rows_02 = _mm256_extract_epi64(v, 0), rows_13 = _mm256_extract_epi64(v, 2);
+    memcpy(out[0] + at, &rows_02, 4);
+    memcpy(out[1] + at, &rows_13, 4);
+    rows_02 >>= 32;
+    rows_13 >>= 32;
+    memcpy(out[2] + at, &rows_02, 4);
+    memcpy(out[3] + at, &rows_13, 4);
 }
 
 AVX2 static void resize_rows(const tess__taps *t, const uint8_t *const *in, uint8_t *const *out,
@@ -74,10 +88,7 @@ AVX2 static void resize_rows(const tess__taps *t, const uint8_t *const *in, uint
                 high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(p, k_high));
             }
         }
-#pragma GCC unroll 4
-        for (int32_t r = 0; r < R; r++) {
-            store_pixel(low[r], high[r], to[r] + 3 * (size_t)i);
-        }
+        store_pixels(low, high, to, 3 * (size_t)i);
     }
 }
 
