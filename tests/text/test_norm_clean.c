@@ -133,6 +133,45 @@ static void idempotent_over_fixtures(void **state)
     tess_buf_deinit(&b);
 }
 
+static uint32_t take_varint(const uint8_t **at)
+{
+    uint32_t v = 0;
+    for (unsigned shift = 0;; shift += 7) {
+        v |= (uint32_t)(**at & 127) << shift;
+        if (*(*at)++ < 128) {
+            return v;
+        }
+    }
+}
+
+/* The fixture sentences as Python's unicodedata normalises them (make.py). */
+static void as_python_does(void **state)
+{
+    (void)state;
+    fixture_lines l = fixture_read_lines("sentences.txt");
+    uint8_t *bytes;
+    size_t n_bytes;
+    assert_int_equal(tess_file_read(FIXTURE_DIR "clean.bin", 1 << 20, &bytes, &n_bytes), TESS_OK);
+    tess_buf out = {0};
+    int n_seen = 0, n_bad = 0;
+    for (const uint8_t *at = bytes; at < bytes + n_bytes; n_seen++) {
+        uint32_t i = take_varint(&at) - 1, want_bytes = take_varint(&at), want_crc;
+        memcpy(&want_crc, at, 4);
+        at += 4;
+        assert_int_equal(tess_text_clean(l.lines[i].data, l.lines[i].n_bytes, 0, &out), TESS_OK);
+        if (out.n_bytes != want_bytes || tess_crc32c(0, out.data, out.n_bytes) != want_crc) {
+            print_error("line %u: %s (%zu bytes, expected %u)\n", i + 1, out.data, out.n_bytes,
+                        want_bytes);
+            n_bad++;
+        }
+    }
+    assert_true(n_seen > 700);
+    assert_int_equal(n_bad, 0);
+    tess_buf_deinit(&out);
+    tess_free(bytes);
+    fixture_free_lines(&l);
+}
+
 static char *repeat(const char *unit, size_t n, size_t *out_bytes)
 {
     size_t n_unit = strlen(unit);
@@ -196,6 +235,7 @@ int main(void)
         cmocka_unit_test(bad_utf8),
         cmocka_unit_test(idempotent_over_unicode),
         cmocka_unit_test(idempotent_over_fixtures),
+        cmocka_unit_test(as_python_does),
         cmocka_unit_test(floods),
         cmocka_unit_test(allocation_fails),
     };

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "tessera/text.h"
@@ -103,14 +103,18 @@ static void fixtures_are_honest(void **state)
     fixture_free_lines(&l);
 }
 
-/* Counts the reported texts between '>' and '<' of an XML file. */
+/* Counts the reported names and keywords of an annotations file, which has one on a line. */
 static void scan_xml(const char *path, int64_t *n_texts, int64_t *n_reported)
 {
-    uint8_t *bytes;
-    size_t n_bytes;
-    assert_int_equal(tess_file_read(path, 1 << 26, &bytes, &n_bytes), TESS_OK);
-    const char *at = (const char *)bytes;
-    while ((at = strstr(at, "<annotation ")) != NULL && (at = strchr(at, '>')) != NULL) {
+    char line[16384];
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof(line), f) != NULL) {
+        const char *at = strstr(line, "<annotation ");
+        at = at != NULL ? strchr(at, '>') : NULL;
+        if (at == NULL) {
+            continue;
+        }
         size_t n = strcspn(++at, "<");
         ++*n_texts;
         if (tess_text_mojibake(at, n) != TESS_MOJIBAKE_NONE) {
@@ -118,7 +122,7 @@ static void scan_xml(const char *path, int64_t *n_texts, int64_t *n_reported)
             ++*n_reported;
         }
     }
-    tess_free(bytes);
+    fclose(f);
 }
 
 static void cldr_is_honest(void **state)
