@@ -306,7 +306,7 @@ static const tess_op *const extra[] = {&relu_grad_op, &bias_grad_op, NULL};
 
 const tess_op tess__op_linear = {
     .name = "linear",
-    .n_in_min = 4,
+    .n_in_min = 2,
     .n_in_max = 4,
     .n_out = 1,
     .attrs_bytes = sizeof(linear_attrs),

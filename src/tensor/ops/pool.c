@@ -191,7 +191,7 @@ static const tess_case cases[] = {
 
 static const tess_op grad_op = {
     .name = "pool_grad",
-    .n_in_min = 2,
+    .n_in_min = 1,
     .n_in_max = 2,
     .n_out = 1,
     .attrs_bytes = sizeof(pool_attrs),
@@ -203,7 +203,7 @@ static const tess_op *const extra[] = {&grad_op, NULL};
 
 const tess_op tess__op_pool = {
     .name = "pool",
-    .n_in_min = 2,
+    .n_in_min = 1,
     .n_in_max = 2,
     .n_out = 1,
     .attrs_bytes = sizeof(pool_attrs),

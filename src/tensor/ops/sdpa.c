@@ -493,7 +493,7 @@ static const tess_case cases[] = {
 
 static const tess_op grad_op = {
     .name = "sdpa_grad",
-    .n_in_min = 6,
+    .n_in_min = 1,
     .n_in_max = 6,
     .n_out = 2,
     .attrs_bytes = sizeof(sdpa_attrs),
@@ -508,7 +508,7 @@ static const tess_op *const extra[] = {&grad_op, NULL};
 
 const tess_op tess__op_sdpa = {
     .name = "sdpa",
-    .n_in_min = 3,
+    .n_in_min = 1,
     .n_in_max = 3,
     .n_out = 2,
     .attrs_bytes = sizeof(sdpa_attrs),
