@@ -54,7 +54,7 @@ static void tar_write(tess_buf *tar, const char *name)
     tess_buf_deinit(tar);
 }
 
-static void write_text(const char *name, const char *text)
+__attribute__((unused)) static void write_text(const char *name, const char *text)
 {
     assert_int_equal(tess_file_write(run_path(name), text, strlen(text)), TESS_OK);
 }
@@ -119,7 +119,7 @@ static tess_status fake_tokenize(void *ctx, void *scratch, const char *text, siz
     return TESS_OK;
 }
 
-static const tess_hooks fake_hooks = {
+__attribute__((unused)) static const tess_hooks fake_hooks = {
     .decode = fake_decode,
     .resize = fake_resize,
     .view = fake_view,
