@@ -215,14 +215,14 @@ def file_hash(path):
         return hashlib.sha256(f.read()).hexdigest()
 
 
-def prepare(name, out, packages, script_path, options, gather):
+def prepare(name, out, packages, scripts, options, gather):
     """Makes `out`, unless its manifest says that it stands already.
 
     gather() -> (samples sorted by key, facts for dataset.json); options: vocab, coverage,
     shard_size, force.  Returns dataset.json's content.
     """
     sources = {'recipe': name, 'packages': versions(packages),
-               'scripts': {os.path.basename(p): file_hash(p) for p in (__file__, script_path)},
+               'scripts': {os.path.basename(p): file_hash(p) for p in [__file__, *scripts]},
                'vocab': options.vocab, 'coverage': options.coverage,
                'shard_size': options.shard_size}
     manifest = os.path.join(out, 'manifest.json')

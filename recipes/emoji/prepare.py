@@ -92,7 +92,7 @@ def main():
     common.add_options(parser, vocab=16000, shard_size=512)
     options = parser.parse_args()
     common.need('spm_train', 'sentencepiece')
-    summary = common.prepare('emoji', options.out, PACKAGES, __file__, options, gather)
+    summary = common.prepare('emoji', options.out, PACKAGES, [__file__], options, gather)
     check(summary)
     print('emoji: {pictures:,} pictures, {captions:,} captions, {locales} locales; '
           '{train_captions:,} captions to train on, {test_captions:,} held out, of which '

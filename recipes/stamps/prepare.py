@@ -179,7 +179,7 @@ def main():
     options = parser.parse_args()
     common.need('spm_train', 'sentencepiece')
     common.need('rsvg-convert', 'librsvg2-bin')
-    s = common.prepare('stamps', options.out, PACKAGES, __file__, options, gather)
+    s = common.prepare('stamps', options.out, PACKAGES, [__file__, FONTS], options, gather)
     print('stamps: {pictures:,} pictures, {captions:,} captions, {locales} locales; '
           '{train_captions:,} captions to train on, {test_captions:,} held out, of which '
           '{test_captions_new_words:,} have a new word'.format(**s))
