@@ -58,6 +58,7 @@ class NewWords(unittest.TestCase):
         self.assertTrue(chinese.has('女性消防'))
         self.assertFalse(chinese.has('女性宇航员'))
         self.assertFalse(chinese.has('车女'))
+        self.assertTrue(self.known('T恤衫').has('T恤'))
         thai = self.known('ผู้หญิงวิ่ง')
         self.assertTrue(thai.has('ผู้หญิง'))
         self.assertFalse(thai.has('ยูนิคอร์น'))
