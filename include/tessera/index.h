@@ -125,6 +125,9 @@ const char *tess_row_kind_name(tess_row_kind kind); /* "image", "text" */
 int64_t tess_index_count(const tess_index *ix); /* N */
 int64_t tess_index_dim(const tess_index *ix);   /* Z */
 const char *tess_index_fingerprint(const tess_index *ix);
+/* The version of the FAISS that is built in, or the path of the user's library; "none" when that
+ * one cannot be used.  For doctor. */
+const char *tess_index_library(void);
 /* The manifest's facts and the library that answers, as one JSON object appended to `out`. */
 TESS_MUST_USE tess_status tess_index_info(const tess_index *ix, tess_buf *out);
 

@@ -6,6 +6,8 @@
  */
 #include "cli/doctor.h"
 
+#include "tessera/index.h"
+
 #include <ctype.h>
 #include <dlfcn.h>
 #include <gnu/libc-version.h>
@@ -214,6 +216,8 @@ void cli_doctor_libraries(tess_json_writer *w)
         version_of(symbol, libraries[i].how, version, sizeof(version));
         tess_json_add_string(w, version);
     }
+    tess_json_key(w, "faiss");
+    tess_json_add_string(w, tess_index_library());
     tess_json_key(w, "libc");
     tess_json_add_string(w, gnu_get_libc_version());
     tess_json_end_object(w);

@@ -81,16 +81,16 @@ static tess_status run(cli_command *cmd, int argc, char **argv)
     if (cmd->verb == NULL) {
         return fail_no_verb(cmd);
     }
-    if (cmd->verb->computes) {
-        cli_process_prepare(argv);
-        cli_process_catch_signals();
-    }
     TESS_TRY(cli_command_resolve(cmd));
     cli_log_open(&cmd->common);
     if (cmd->common.print_config) {
         tess_buf out = {0};
         tess_status st = cli_command_print_config(cmd, &out);
         return st == TESS_OK ? print_and_free(&out) : st;
+    }
+    if (cmd->verb->computes) {
+        cli_process_prepare(argv);
+        cli_process_catch_signals();
     }
     return cmd->verb->run(cmd);
 }

@@ -6,6 +6,8 @@
  */
 #include "index/faiss.h"
 
+#include "tessera/index.h"
+
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -73,6 +75,12 @@ const char *tess__faiss_origin(void)
 {
     pthread_once(&once, choose);
     return chosen ? origin : "none";
+}
+
+const char *tess_index_library(void)
+{
+    const char *from = tess__faiss_origin();
+    return strcmp(from, "built in") == 0 ? tess__faiss_version : from;
 }
 
 tess_status tess__faiss_status(const tess__faiss_api *api, int rc, const char *what)

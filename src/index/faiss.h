@@ -50,8 +50,9 @@ typedef struct tess__faiss_api {
 extern "C" {
 #endif
 
-/* The shim's table. */
+/* The shim's table, and the version of the library behind it: "1.7.3". */
 extern const tess__faiss_api tess__faiss_shim;
+extern const char tess__faiss_version[];
 
 #ifdef __cplusplus
 }

@@ -143,6 +143,11 @@ const char *last_error(void)
 
 } // namespace
 
+#define TEXT_(x) #x
+#define TEXT(x)  TEXT_(x)
+extern "C" const char tess__faiss_version[] =
+    TEXT(FAISS_VERSION_MAJOR) "." TEXT(FAISS_VERSION_MINOR) "." TEXT(FAISS_VERSION_PATCH);
+
 extern "C" const tess__faiss_api tess__faiss_shim = {
     index_factory, train,      add,        search,        write_index,
     read_index,    free_index, ntotal,     dimension,     is_trained,
