@@ -162,6 +162,31 @@ static void test_members_in_order(void **state)
     }
 }
 
+/* A document may come to lie where a freed one lay; places in the old one must not be believed. */
+static void test_members_after_free(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 20; round++) {
+        tess_buf b = {0};
+        tess_json_writer w = {.buf = &b};
+        tess_json_begin_object(&w);
+        for (int i = 0; i < 40; i++) {
+            char key[64];
+            snprintf(key, sizeof key, "%0*d", 1 + (i * 13 + round * 7) % 40, i + 100);
+            tess_json_key(&w, key);
+            tess_json_add_int(&w, i);
+        }
+        tess_json_end_object(&w);
+        tess_json_doc *doc = parse(b.data);
+        const char *key = NULL;
+        size_t i = 10 + (size_t)round;
+        assert_int_equal(tess_json_int(tess_json_member(tess_json_root(doc), i, &key), -1), i);
+        assert_int_equal(atoi(key), i + 100);
+        tess_json_free(doc);
+        tess_buf_deinit(&b);
+    }
+}
+
 static void test_load(void **state)
 {
     (void)state;
@@ -447,6 +472,7 @@ int main(void)
         TEST(test_reading),
         TEST(test_nothing_is_null),
         TEST(test_members_in_order),
+        TEST(test_members_after_free),
         TEST(test_load),
         TEST(test_fields_are_read),
         TEST(test_fields_of_any_kind_and_back),
