@@ -17,9 +17,9 @@ typedef struct tess_attention_args {
     int64_t n_q, n_k, head_dim;
     bool causal; /* query i sees keys 0..i */
     float scale;
-    void *y; /* n_q rows, head's first element */
-    int64_t y_stride;
-    float *lse; /* n_q */
+    void *y;          /* n_q rows, head's first element; forward only */
+    int64_t y_stride; /* of y and dy */
+    float *lse;       /* n_q */
     float *scratch;
     /* backward only */
     const void *dy;

@@ -268,7 +268,7 @@ INLINE int64_t n_seen(const tess_attention_args *a, int64_t query)
 static int64_t attention_scratch(int64_t n_q, int64_t n_k, int64_t head_dim)
 {
     const int64_t d = padded(head_dim), k = padded(n_k), n = n_q > n_k ? n_q : n_k;
-    return (3 * n_q + 2 * n_k + n) * d + 2 * d * k + 2 * n_q * k + LANES;
+    return (2 * n_q + n_k + n) * d + 2 * d * k + 2 * n_q * k + LANES;
 }
 
 static void zero_rows(tess_dtype t, void *x, int64_t stride, int64_t n, int64_t width)
@@ -314,16 +314,16 @@ static void attention(const tess_attention_args *a)
     store_rows(a->dtype, a->y, a->y_stride, y, a->n_q, width, 1.0f);
 }
 
-/* ds = p * (dp - delta), delta = sum over d of y * dy. */
-INLINE void score_grad(const tess_attention_args *a, const float *p, float *dp, const float *y,
-                       const float *dy)
+/* ds = p * (dp - delta), delta = sum over keys of p * dp.  The usual delta, sum over d of y * dy,
+ * is the same number but would read y again, rounded to its type. */
+INLINE void score_grad(const tess_attention_args *a, const float *p, float *dp)
 {
-    const int64_t d = padded(a->head_dim), k = padded(a->n_k);
+    const int64_t k = padded(a->n_k);
     for (int64_t i = 0; i < a->n_q; i++) {
         float delta = 0.0f;
 #pragma omp simd reduction(+ : delta)
-        for (int64_t j = 0; j < d; j++) {
-            delta += y[i * d + j] * dy[i * d + j];
+        for (int64_t j = 0; j < k; j++) {
+            delta += p[i * k + j] * dp[i * k + j];
         }
 #pragma omp simd
         for (int64_t j = 0; j < k; j++) {
@@ -339,12 +339,11 @@ static void attention_grad(const tess_attention_args *a)
         zero_rows(a->dtype, a->dq, a->q_stride, n, width);
         return;
     }
-    float *q = a->scratch, *dy = q + n * d, *y = dy + n * d, *keys = y + n * d;
+    float *q = a->scratch, *dy = q + n * d, *keys = dy + n * d;
     float *kt = keys + m * d, *vt = kt + d * k, *p = vt + d * k, *ds = p + n * k;
     float *out = ds + n * k;
     load_rows(a->dtype, q, a->q, a->q_stride, n, width, a->scale);
     load_rows(a->dtype, dy, a->dy, a->y_stride, n, width, 1.0f);
-    load_rows(a->dtype, y, a->y, a->y_stride, n, width, 1.0f);
     load_rows(a->dtype, keys, a->k, a->k_stride, m, width, 1.0f);
     load_transposed(a->dtype, kt, a->k, a->k_stride, m, width);
     load_transposed(a->dtype, vt, a->v, a->v_stride, m, width);
@@ -359,7 +358,7 @@ static void attention_grad(const tess_attention_args *a)
     for (int64_t i = 0; i < n; i++) {
         exp_row(p + i * k, n_seen(a, i), k, a->lse[i]);
     }
-    score_grad(a, p, ds, y, dy);
+    score_grad(a, p, ds);
     multiply(
         (product){
             .a = p, .a_row = 1, .a_col = k, .b = dy, .b_row = d, .c = out, .c_row = d, .k = n},

@@ -33,7 +33,7 @@ static tess_status cpu(const tess_exec *e)
     int64_t n = tess_shape_count(&e->out[0].shape);
     uint16_t half = tess_bf16_from_f32(a->value);
     for (int64_t i = 0; i < n; i++) {
-        if (a->dtype == TESS_F32) {
+        if (e->out[0].dtype == TESS_F32) {
             ((float *)e->out[0].data)[i] = a->value;
         } else {
             ((uint16_t *)e->out[0].data)[i] = half;

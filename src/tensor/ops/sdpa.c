@@ -20,7 +20,7 @@ typedef struct sdpa_attrs {
     bool causal;
 } sdpa_attrs;
 
-enum { QKV, OFFSETS, KV, Y, LSE, DY };
+enum { QKV, OFFSETS, KV, LSE, DY };
 static const tess_op grad_op;
 
 tess_value tess_sdpa(tess_graph *g, tess_value qkv, tess_sdpa_options o)
@@ -142,7 +142,7 @@ static tess_status infer(tess_infer *c)
 
 static tess_status grad_infer(tess_infer *c)
 {
-    TESS_TRY(tess__expect_like("dy", &c->in[DY], &c->in[Y]));
+    TESS_TRY(tess__expect("dy", &c->in[DY], c->in[QKV].dtype, c->in[QKV].shape.rank));
     c->out[0] = c->in[QKV];
     /* Without kv there is no second gradient: it is one element. */
     c->out[1] = c->in[KV].shape.rank >= 0
@@ -154,7 +154,7 @@ static tess_status grad_infer(tess_infer *c)
 static void vjp(tess_vjp *c)
 {
     tess_value d = TESS_NODE(c->g, &grad_op, c->attrs, c->in[QKV], c->in[OFFSETS], c->in[KV],
-                             c->out[0], c->out[1], c->dout[0]);
+                             c->out[1], c->dout[0]);
     c->din[QKV] = d;
     c->din[KV] = d && c->in[KV] ? d + 1 : 0;
 }
@@ -262,7 +262,6 @@ static tess_status grad_cpu(const tess_exec *e)
         const segment g = find(&s, offsets, i / s.heads);
         const int64_t h = i % s.heads, d = h * s.head_dim;
         tess_attention_args a = piece(e, &s, g, h);
-        a.y = (void *)(uintptr_t)tess__at(e->in[Y].data, t, g.q * s.width + d); /* only read */
         a.dy = tess__at(e->in[DY].data, t, g.q * s.width + d);
         a.lse = (float *)e->in[LSE].data + h * s.n_q + g.q;
         a.dq = tess__at_mut(dq.data, t, g.q * s.q_row + d);
@@ -494,7 +493,7 @@ static const tess_case cases[] = {
 static const tess_op grad_op = {
     .name = "sdpa_grad",
     .n_in_min = 1,
-    .n_in_max = 6,
+    .n_in_max = 5,
     .n_out = 2,
     .attrs_bytes = sizeof(sdpa_attrs),
     .infer = grad_infer,
