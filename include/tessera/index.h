@@ -46,6 +46,7 @@ typedef struct tess_row {
 typedef struct tess_index_options {
     int64_t dim;             /* Z, 1..TESS_INDEX_MAX_DIM */
     const char *fingerprint; /* of the model that made the vectors; not empty, at most 512 bytes */
+    const char *model;       /* path of that model, for whoever opens the index; NULL: none */
     const char *factory;     /* FAISS factory string, or NULL or "auto": see tess_index_auto.  IDMap
                                 is refused (the index keeps that mapping itself) */
     bool replace;            /* take the place of an index that is already at `dir` */
@@ -125,6 +126,7 @@ const char *tess_row_kind_name(tess_row_kind kind); /* "image", "text" */
 int64_t tess_index_count(const tess_index *ix); /* N */
 int64_t tess_index_dim(const tess_index *ix);   /* Z */
 const char *tess_index_fingerprint(const tess_index *ix);
+const char *tess_index_model(const tess_index *ix); /* NULL: none was recorded */
 /* The version of the FAISS that is built in, or the path of the user's library; "none" when that
  * one cannot be used.  For doctor. */
 const char *tess_index_library(void);

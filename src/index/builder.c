@@ -57,6 +57,10 @@ static tess_status check_options(const tess_index_options *o)
         return TESS_FAIL(TESS_INVALID,
                          "an index needs the fingerprint of the model that made its vectors");
     }
+    if (o->model && !tess_utf8_valid(o->model, strlen(o->model), true)) {
+        return TESS_FAIL(TESS_INVALID,
+                         "the model's path is not UTF-8, so an index cannot record it");
+    }
     if (o->ef_search < 0 || o->ef_search > 1000000 || o->n_probe < 0 || o->n_probe > 1000000000) {
         return TESS_FAIL(TESS_INVALID, "ef_search %lld, n_probe %lld: out of range",
                          (long long)o->ef_search, (long long)o->n_probe);
@@ -87,7 +91,10 @@ static tess_status start(tess_index_builder *b, const char *dir, const tess_inde
     b->options.fingerprint =
         tess_arena_strndup(&b->arena, options->fingerprint, strlen(options->fingerprint));
     b->options.factory = tess_arena_strndup(&b->arena, factory, strlen(factory));
-    if (!b->options.fingerprint || !b->options.factory) {
+    b->options.model = options->model
+                           ? tess_arena_strndup(&b->arena, options->model, strlen(options->model))
+                           : NULL;
+    if (!b->options.fingerprint || !b->options.factory || (options->model && !b->options.model)) {
         return TESS_NOMEM;
     }
     TESS_TRY(tess__place_open(dir, options->replace, &b->place));
@@ -289,6 +296,7 @@ static tess_status finish(tess_index_builder *b)
         .version = TESS__MANIFEST_VERSION,
         .tessera = (char *)TESS_VERSION,
         .fingerprint = (char *)b->options.fingerprint,
+        .model = (char *)b->options.model,
         .dim = b->options.dim,
         .n_rows = b->n_rows,
         .vectors = {.name = (char *)VECTORS_NAME, .xxh3 = vectors_hex},

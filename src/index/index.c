@@ -144,6 +144,11 @@ const char *tess_index_fingerprint(const tess_index *ix)
     return ix->manifest.fingerprint;
 }
 
+const char *tess_index_model(const tess_index *ix)
+{
+    return ix->manifest.model;
+}
+
 tess_status tess_index_info(const tess_index *ix, tess_buf *out)
 {
     tess_json_writer w = {.buf = out};

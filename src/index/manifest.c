@@ -23,6 +23,7 @@ static const tess_field document_fields[] = {
     {"version", TESS_FIELD_INT, offsetof(document, m.version), 1, 1e9},
     {"tessera", TESS_FIELD_STRING, offsetof(document, m.tessera), 0, 0},
     {"fingerprint", TESS_FIELD_STRING, offsetof(document, m.fingerprint), 0, 0},
+    {"model", TESS_FIELD_STRING, offsetof(document, m.model), 0, 0},
     {"dim", TESS_FIELD_INT, offsetof(document, m.dim), 1, TESS_INDEX_MAX_DIM},
     {"metric", TESS_FIELD_STRING, offsetof(document, metric), 0, 0},
     {"factory", TESS_FIELD_STRING, offsetof(document, m.factory), 0, 0},
@@ -212,6 +213,9 @@ void tess__manifest_write(const tess__manifest *m, tess_json_writer *w)
     add_int(w, "version", m->version);
     add_string(w, "tessera", m->tessera);
     add_string(w, "fingerprint", m->fingerprint);
+    if (m->model) {
+        add_string(w, "model", m->model);
+    }
     add_int(w, "dim", m->dim);
     add_string(w, "metric", "ip");
     add_string(w, "factory", m->factory);

@@ -13,6 +13,7 @@ typedef struct tess__manifest {
     int64_t version;
     char *tessera; /* the version that wrote it */
     char *fingerprint;
+    char *model; /* NULL: not recorded */
     int64_t dim, n_rows;
     char *factory;
     int64_t ef_search, n_probe; /* 0 where the factory has none */
