@@ -459,7 +459,7 @@ static tess_status start_daemon(tess__http *http, const address *where)
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_CONNECTION_LIMIT,
         (unsigned)o->max_connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_BYTES,
         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)longest + 1, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_END);
+        MHD_OPTION_END);
     if (!http->daemon) {
         char place[64];
         snprintf(place, sizeof(place), "%.40s port %d", o->host ? o->host : "127.0.0.1", o->port);
