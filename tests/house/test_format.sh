@@ -15,13 +15,13 @@ if ! git rev-parse --git-dir >/dev/null 2>&1; then
     echo "0 passed, 0 failed"
     exit 0
 fi
-mapfile -t files < <(git ls-files '*.c' '*.h' '*.cpp' | while read -r f; do [ -e "$f" ] && echo "$f"; done)
-bad=0
-for file in "${files[@]}"; do
-    if ! clang-format "$file" | cmp -s - "$file"; then
-        echo "$file: run clang-format -i on it"
-        bad=$((bad + 1))
-    fi
+mapfile -t files < <(git ls-files '*.c' '*.h' '*.cpp' | while read -r f; do
+    [ -e "$f" ] && echo "$f"
+done)
+mapfile -t bad < <(clang-format --dry-run "${files[@]}" 2>&1 |
+    sed -nE 's/^([^ :]+):[0-9].*/\1/p' | sort -u)
+for file in "${bad[@]}"; do
+    echo "$file: run clang-format -i on it"
 done
-echo "$((bad == 0)) passed, $((bad > 0)) failed"
-[ "$bad" -eq 0 ]
+echo "$((${#bad[@]} == 0)) passed, $((${#bad[@]} > 0)) failed"
+[ ${#bad[@]} -eq 0 ]
