@@ -154,13 +154,15 @@ typedef struct tess_sample {
     uint64_t id;
     const char *key; /* "dir/000012", the path of a table's picture; bytes as the source has them */
     tess_bytes picture; /* encoded; borrowed from the data set or from `file` */
+    const char *path;   /* the file that holds the picture's bytes, and where they begin in it; */
+    int64_t offset;     /* "" when no picture was read */
     const tess_caption *captions;
     int64_t n_captions;
     tess_bad bad;                      /* not NONE: the sample is unusable; `detail` says why */
     const char *detail;                /* "" when nothing is wrong */
     int64_t n_dropped[TESS_BAD_COUNT]; /* captions left out, by reason */
     /* the scratch */
-    tess_buf key_buf, text_buf, detail_buf;
+    tess_buf key_buf, text_buf, detail_buf, path_buf;
     tess_caption *caption_buf;
     struct tess__languages *learn;
     size_t caption_cap;

@@ -64,6 +64,10 @@ tess_status tess__sample_read_file(const tess_dataset *ds, tess_sample *s, const
     size_t n = 0;
     TESS_TRY(read_plain(s, path, ds->options.max_picture_bytes, &s->file, &n));
     s->picture = (tess_bytes){s->file, s->file ? n : 0};
+    tess_buf_clear(&s->path_buf);
+    tess_buf_adds(&s->path_buf, path);
+    TESS_TRY(tess_buf_check(&s->path_buf));
+    s->path = s->path_buf.data;
     return TESS_OK;
 }
 
@@ -106,6 +110,8 @@ static void clear(tess_sample *s, const tess_dataset *ds, int64_t index)
     s->index = index;
     s->id = ds->records[index].id;
     s->picture = (tess_bytes){0};
+    s->path = "";
+    s->offset = 0;
     s->captions = NULL;
     s->n_captions = 0;
     s->bad = TESS_BAD_NONE;
@@ -125,7 +131,13 @@ tess_status tess_dataset_read(const tess_dataset *ds, int64_t index, int parts, 
     if (source->read_key) {
         TESS_TRY(source->read_key(ds, r, s));
     }
-    return source->read(ds, r, parts, s);
+    TESS_TRY(source->read(ds, r, parts, s));
+    const tess__file *file = &ds->files[r->file];
+    if (s->picture.data && !s->file && file->map.data) {
+        s->path = file->path;
+        s->offset = s->picture.data - file->map.data;
+    }
+    return TESS_OK;
 }
 
 void tess_sample_deinit(tess_sample *s)
@@ -135,6 +147,7 @@ void tess_sample_deinit(tess_sample *s)
         tess_buf_deinit(&s->key_buf);
         tess_buf_deinit(&s->text_buf);
         tess_buf_deinit(&s->detail_buf);
+        tess_buf_deinit(&s->path_buf);
         tess_free(s->caption_buf);
         *s = (tess_sample){0};
     }
