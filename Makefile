@@ -78,6 +78,7 @@ ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
 KERNEL_FLAGS   := -O3 -fopenmp -ffp-contract=fast -fno-math-errno -fno-trapping-math
 KERNEL_OBJS    := $(foreach i,$(ISAS),$(patsubst src/tensor/kernels/%.c,$(BUILD)/obj/tensor/kernels/%.$(i).o,$(KERNELS)))
 
+MAKEFLAGS += --no-print-directory
 .PHONY: all lib test tests check-format fuzz clean install
 .SECONDARY:
 all: $(BUILD)/tessera

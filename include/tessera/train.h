@@ -137,4 +137,26 @@ TESS_MUST_USE tess_status tess_eval_retrieval(tess_model *m, const tess_eval_opt
 void tess_eval_result_deinit(tess_eval_result *r);
 void tess_eval_result_write_json(const tess_eval_result *r, tess_json_writer *w);
 
+/* ---- a whole corpus ------------------------------------------------------------------------ */
+
+typedef struct tess_corpus_options {
+    const char *data, *dataset_type, *caption_key;
+    int workers;
+    void (*on_progress)(void *ctx, int64_t n_done, int64_t n_total); /* NULL: none */
+} tess_corpus_options;
+typedef struct tess_corpus_report {
+    int64_t n_embedded;
+    tess_bad_list bad; /* what was left out, by reason */
+} tess_corpus_report;
+/* One embedded picture: its sample with picture and captions, and its unit vector (Z). */
+typedef tess_status tess_corpus_fn(void *ctx, const tess_dataset *ds, const tess_sample *s,
+                                   const float *vector);
+/* Embeds every picture of a data set, in its order; captions are optional.  Pictures that do not
+ * decode are counted in the report.  Stops at the first failure of `visit`, or when tess_cancelled
+ * is set. */
+TESS_MUST_USE tess_status tess_corpus_embed(tess_model *m, const tess_corpus_options *o,
+                                            tess_corpus_fn *visit, void *ctx,
+                                            tess_corpus_report *out);
+void tess_corpus_report_deinit(tess_corpus_report *r);
+
 #endif

@@ -8,6 +8,9 @@
 
 extern const cli_verb cli_verb_train;
 extern const cli_verb cli_verb_eval;
+extern const cli_verb cli_verb_index_build;
+extern const cli_verb cli_verb_index_info;
+extern const cli_verb cli_verb_search;
 extern const cli_verb cli_verb_tokenize;
 extern const cli_verb cli_verb_doctor;
 extern const cli_verb cli_verb_completion;

@@ -36,7 +36,7 @@ static const tess_field model_fields[] = {
 };
 
 typedef struct objective_part {
-    char *kind;
+    const char *kind;
     double weight;
 } objective_part;
 

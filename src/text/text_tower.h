@@ -9,11 +9,13 @@
 typedef struct tess_text_config {
     int64_t context_length, vocab_size, width, heads, layers;
     double mlp_ratio;
-    char *pool_type; /* argmax | last (the end-of-text token) | first | mean; mean is Tessera's */
-    char *act;       /* as in vision_cfg; Tessera's key */
+    const char
+        *pool_type;  /* argmax | last (the end-of-text token) | first | mean; mean is Tessera's */
+    const char *act; /* as in vision_cfg; Tessera's key */
     bool no_causal_mask;
     int64_t pad_id, eos_id;
-    char *tokenizer; /* file in the model directory, default "tokenizer.model"; Tessera's key */
+    const char
+        *tokenizer; /* file in the model directory, default "tokenizer.model"; Tessera's key */
     double eps;
 } tess_text_config;
 tess_text_config tess__text_default(void);

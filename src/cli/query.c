@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening an index together with its model. */
+#include "cli/query.h"
+
+#include <string.h>
+
+static tess_status open_model(const tess_index *ix, const char *index_dir, const char *model_dir,
+                              tess_model **out)
+{
+    const char *recorded = tess_index_model(ix);
+    if (model_dir) {
+        return tess_model_open(model_dir, TESS_PRECISION_AUTO, out);
+    }
+    if (!recorded) {
+        return TESS_FAIL(TESS_INVALID, "%s names no model: give --model DIR", index_dir);
+    }
+    if (tess_path_is_dir(recorded) || recorded[0] == '/') {
+        return tess_model_open(recorded, TESS_PRECISION_AUTO, out);
+    }
+    char *beside = tess_format("%s/%s", index_dir, recorded);
+    tess_status st = beside ? tess_model_open(beside, TESS_PRECISION_AUTO, out) : TESS_NOMEM;
+    tess_free(beside);
+    return st;
+}
+
+static tess_status check_fingerprint(const tess_index *ix, const char *index_dir, tess_model *m)
+{
+    char fingerprint[33];
+    TESS_TRY(tess_model_fingerprint(m, fingerprint));
+    if (strcmp(fingerprint, tess_index_fingerprint(ix)) != 0) {
+        return TESS_FAIL(TESS_INVALID,
+                         "%s was built with the model %s, this one is %s: give that model, or "
+                         "build the index again",
+                         index_dir, tess_index_fingerprint(ix), fingerprint);
+    }
+    return TESS_OK;
+}
+
+tess_status cli_open_index(const char *index_dir, const char *model_dir, tess_index **out_index,
+                           tess_model **out_model)
+{
+    *out_index = NULL;
+    *out_model = NULL;
+    tess_status st = tess_index_open(index_dir, NULL, out_index);
+    st = st ? st : open_model(*out_index, index_dir, model_dir, out_model);
+    st = st ? st : check_fingerprint(*out_index, index_dir, *out_model);
+    if (st) {
+        tess_index_close(*out_index);
+        tess_model_free(*out_model);
+        *out_index = NULL;
+        *out_model = NULL;
+    }
+    return st;
+}

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tessera index build, index info. */
+#include "cli/progress.h"
+#include "cli/verbs.h"
+
+#include "tessera/index.h"
+#include "tessera/train.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct build_values {
+    const char *model, *data, *dataset_type, *caption_key, *out, *factory;
+    int64_t workers;
+    bool replace;
+} build_values;
+
+static const cli_option build_options[] = {
+    {.name = "model",
+     .short_name = 'm',
+     .kind = CLI_PATH,
+     CLI_AT(build_values, model),
+     .value = "DIR",
+     .help = "Model directory"},
+    {.name = "data",
+     .short_name = 'd',
+     .kind = CLI_PATH,
+     CLI_AT(build_values, data),
+     .value = "SOURCES",
+     .help = "WebDataset shards, a CSV, TSV or JSONL file, or a folder of pictures"},
+    {.name = "dataset-type",
+     .kind = CLI_CHOICE,
+     .choices = "auto|webdataset|csv|jsonl|folder",
+     .fallback = "auto",
+     CLI_AT(build_values, dataset_type),
+     .help = "What the sources are"},
+    {.name = "caption-key",
+     .kind = CLI_STRING,
+     CLI_AT(build_values, caption_key),
+     .value = "KEY",
+     .help = "Captions to keep with the pictures: a JSON field, or txt"},
+    {.name = "out",
+     .short_name = 'o',
+     .kind = CLI_PATH,
+     CLI_AT(build_values, out),
+     .value = "DIR",
+     .help = "The index directory to make"},
+    {.name = "index-key",
+     .kind = CLI_STRING,
+     .fallback = "auto",
+     CLI_AT(build_values, factory),
+     .value = "STRING",
+     .help = "FAISS factory string, or auto"},
+    {.name = "replace",
+     CLI_AT(build_values, replace),
+     .help = "Take the place of an index that is there"},
+    {.name = "workers",
+     .short_name = 'j',
+     .kind = CLI_INT,
+     .fallback = "1",
+     .min = 0,
+     .max = 1024,
+     CLI_AT(build_values, workers),
+     .value = "N",
+     .help = "Loader threads"},
+};
+
+typedef struct build {
+    tess_index_builder *builder;
+    tess_buf captions;
+    cli_progress progress;
+    bool begun, quiet, color;
+} build;
+
+/* {"language": "text", ...}; several texts of one language become an array. */
+static void write_captions(const tess_dataset *ds, const tess_sample *s, tess_buf *out)
+{
+    tess_json_writer w = {.buf = out};
+    tess_buf_clear(out);
+    tess_json_begin_object(&w);
+    for (int64_t i = 0; i < s->n_captions; i++) {
+        bool first = true;
+        for (int64_t k = 0; k < i; k++) {
+            first &= s->captions[k].language != s->captions[i].language;
+        }
+        if (!first) {
+            continue;
+        }
+        int64_t n = 0;
+        for (int64_t k = i; k < s->n_captions; k++) {
+            n += s->captions[k].language == s->captions[i].language;
+        }
+        tess_json_key(&w, tess_dataset_language(ds, s->captions[i].language));
+        if (n > 1) {
+            tess_json_begin_array(&w);
+        }
+        for (int64_t k = i; k < s->n_captions; k++) {
+            if (s->captions[k].language == s->captions[i].language) {
+                tess_json_add_string(&w, s->captions[k].text);
+            }
+        }
+        if (n > 1) {
+            tess_json_end_array(&w);
+        }
+    }
+    tess_json_end_object(&w);
+}
+
+static tess_status add_row(void *ctx, const tess_dataset *ds, const tess_sample *s,
+                           const float *vector)
+{
+    build *b = ctx;
+    tess_picture_info info = {0};
+    TESS_TRY(tess_picture_probe(s->picture.data, s->picture.n_bytes, &info));
+    tess_row row = {.key = s->key,
+                    .kind = TESS_ROW_IMAGE,
+                    .path = s->path[0] ? s->path : NULL,
+                    .offset = s->offset,
+                    .n_bytes = (int64_t)s->picture.n_bytes,
+                    .width = info.width,
+                    .height = info.height};
+    if (s->n_captions > 0) {
+        write_captions(ds, s, &b->captions);
+        TESS_TRY(tess_buf_check(&b->captions));
+        row.captions = b->captions.data;
+    }
+    return tess_index_builder_add(b->builder, vector, &row, 1);
+}
+
+static void show(void *ctx, int64_t n_done, int64_t n_total)
+{
+    build *b = ctx;
+    if (!b->begun) {
+        b->progress = (cli_progress){.label = "embed", .unit = "img", .total = n_total};
+        cli_progress_begin(&b->progress, cli_term_of(stderr, b->color), b->quiet, 0);
+        b->begun = true;
+    }
+    cli_progress_update(&b->progress, n_done, "");
+}
+
+static tess_status print_built(const cli_command *cmd, const tess_corpus_report *r)
+{
+    const build_values *v = cmd->values;
+    tess_buf out = {0};
+    tess_json_writer w = {.buf = &out};
+    if (cmd->common.json) {
+        tess_json_begin_object(&w);
+        tess_json_key(&w, "index");
+        tess_json_add_string(&w, v->out);
+        tess_json_key(&w, "rows");
+        tess_json_add_int(&w, r->n_embedded);
+        tess_json_key(&w, "left_out");
+        tess_json_add_int(&w, tess_bad_list_total(&r->bad));
+        tess_json_end_object(&w);
+        tess_buf_adds(&out, "\n");
+    } else {
+        tess_buf_addf(&out, "%s: %lld pictures", v->out, (long long)r->n_embedded);
+        if (tess_bad_list_total(&r->bad) > 0) {
+            tess_buf_adds(&out, "; left out: ");
+            tess_bad_list_write(&r->bad, &out);
+        }
+        tess_buf_adds(&out, "\n");
+    }
+    tess_status st = cli_print(&out);
+    tess_buf_deinit(&out);
+    return st;
+}
+
+static tess_status build_index(cli_command *cmd, tess_model *m, build *b)
+{
+    const build_values *v = cmd->values;
+    char fingerprint[33];
+    TESS_TRY(tess_model_fingerprint(m, fingerprint));
+    char *model = realpath(v->model, NULL);
+    tess_index_options io = {.dim = tess_model_embed_dim(m),
+                             .fingerprint = fingerprint,
+                             .model = model ? model : v->model,
+                             .factory = v->factory,
+                             .replace = v->replace};
+    tess_status st = tess_index_builder_open(v->out, &io, &b->builder);
+    free(model); /* libc */
+    TESS_TRY(st);
+    tess_corpus_options co = {.data = v->data,
+                              .dataset_type = v->dataset_type,
+                              .caption_key = v->caption_key,
+                              .workers = (int)v->workers,
+                              .on_progress = show};
+    tess_corpus_report r = {0};
+    st = tess_corpus_embed(m, &co, add_row, b, &r);
+    if (b->begun) {
+        cli_progress_end(&b->progress);
+    }
+    if (st) {
+        tess_index_builder_abort(b->builder);
+        return st;
+    }
+    st = tess_index_builder_commit(b->builder);
+    st = st ? st : print_built(cmd, &r);
+    tess_corpus_report_deinit(&r);
+    return st;
+}
+
+static tess_status run_build(cli_command *cmd)
+{
+    const build_values *v = cmd->values;
+    if (!v->model || !v->data || !v->out) {
+        return cli_usage_error(cmd, "index build needs --model, --data and --out");
+    }
+    tess_model *m = NULL;
+    build b = {.quiet = cmd->common.quiet, .color = cmd->common.color};
+    tess_compute_threads(0);
+    tess_status st = tess_model_open(v->model, TESS_PRECISION_AUTO, &m);
+    st = st ? st : build_index(cmd, m, &b);
+    tess_buf_deinit(&b.captions);
+    tess_model_free(m);
+    return st;
+}
+
+const cli_verb cli_verb_index_build = {
+    .name = "index build",
+    .summary = "Embed pictures and make them searchable",
+    .options = build_options,
+    .n_options = TESS_COUNT(build_options),
+    .values_bytes = sizeof(build_values),
+    .computes = true,
+    .about = "The index records the model's fingerprint and where every picture's bytes are; it "
+             "appears whole or not at all. Pictures that cannot be read are counted and named.",
+    .examples = "$ tessera index build --model logs/first/model --data ~/Pictures --out photos\n"
+                "$ tessera index build -m model -d 'shards/{000..099}.tar' -o big --index-key "
+                "IVF4096,SQ8",
+    .run = run_build,
+};
+
+/* ---- info ---------------------------------------------------------------------------------- */
+
+typedef struct info_values {
+    char unused;
+} info_values;
+
+static tess_status run_info(cli_command *cmd)
+{
+    tess_index *ix = NULL;
+    tess_buf json = {0}, out = {0};
+    tess_json_doc *doc = NULL;
+    tess_status st = tess_index_open(cmd->args[0], NULL, &ix);
+    st = st ? st : tess_index_info(ix, &json);
+    if (st == TESS_OK && cmd->common.json) {
+        tess_buf_add(&out, json.data, json.n_bytes);
+        tess_buf_adds(&out, "\n");
+    } else if (st == TESS_OK) {
+        st = tess_json_parse(json.data, json.n_bytes, "info", &doc);
+        const tess_json *root = st ? NULL : tess_json_root(doc);
+        for (size_t i = 0; i < tess_json_count(root); i++) {
+            const char *key;
+            tess_buf value = {0};
+            tess_json_writer w = {.buf = &value};
+            const tess_json *member = tess_json_member(root, i, &key);
+            tess_json_add_value(&w, member);
+            tess_buf_addf(&out, "%-12s %s\n", key,
+                          tess_json_string(member, value.data ? value.data : ""));
+            tess_buf_deinit(&value);
+        }
+    }
+    st = st ? st : cli_print(&out);
+    tess_json_free(doc);
+    tess_buf_deinit(&json);
+    tess_buf_deinit(&out);
+    tess_index_close(ix);
+    return st;
+}
+
+const cli_verb cli_verb_index_info = {
+    .name = "index info",
+    .summary = "Show what an index holds",
+    .values_bytes = sizeof(info_values),
+    .positional = "DIR",
+    .min_args = 1,
+    .max_args = 1,
+    .args_are_files = true,
+    .examples = "$ tessera index info photos",
+    .run = run_info,
+};
