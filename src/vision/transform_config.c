@@ -66,8 +66,14 @@ static tess_status read_name(const char *key, const char *found, const char *con
             return TESS_OK;
         }
     }
-    return TESS_FAIL(TESS_INVALID, "%s: %s: expected %s, %s or another known name, found \"%s\"",
-                     name, key, names[0], names[1], found);
+    tess_buf known = {0};
+    for (int64_t i = 0; i < n_names; i++) {
+        tess_buf_addf(&known, "%s%s", i > 0 ? ", " : "", names[i]);
+    }
+    tess_status st = TESS_FAIL(TESS_INVALID, "%s: %s: expected one of {%s}, found \"%s\"", name, key,
+                               known.data ? known.data : "", found);
+    tess_buf_deinit(&known);
+    return st;
 }
 
 static tess_status read_names(const raw *r, const char *name, tess_preprocess *out)
