@@ -75,8 +75,11 @@ static tess_status build_tries(tess_tokenizer *t)
     }
     for (size_t i = 0; i < t->model.n_pieces; i++) {
         const tess__piece *p = &t->model.pieces[i];
+        if (!tess__piece_is_reserved(p)) {
+            continue;
+        }
         int32_t twin = tess__trie_find(&t->pieces, p->text, p->n_bytes);
-        if (tess__piece_is_reserved(p) && twin >= 0) {
+        if (twin >= 0) {
             return TESS_FAIL(TESS_FORMAT, "pieces %zu and %d are the same", i, (int)twin);
         }
     }
