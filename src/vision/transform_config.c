@@ -70,8 +70,8 @@ static tess_status read_name(const char *key, const char *found, const char *con
     for (int64_t i = 0; i < n_names; i++) {
         tess_buf_addf(&known, "%s%s", i > 0 ? ", " : "", names[i]);
     }
-    tess_status st = TESS_FAIL(TESS_INVALID, "%s: %s: expected one of {%s}, found \"%s\"", name, key,
-                               known.data ? known.data : "", found);
+    tess_status st = TESS_FAIL(TESS_INVALID, "%s: %s: expected one of {%s}, found \"%s\"", name,
+                               key, known.data ? known.data : "", found);
     tess_buf_deinit(&known);
     return st;
 }
