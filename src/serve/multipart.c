@@ -86,14 +86,14 @@ static int find_parameter(cursor c, const char *wanted, char *out, size_t cap)
 static tess_status read_boundary(const char *content_type, char out[MAX_BOUNDARY + 1])
 {
     const char *semicolon = content_type ? strchr(content_type, ';') : NULL;
-    size_t n = semicolon ? strlen(semicolon) : 0;
-    cursor c = {semicolon, semicolon + n};
-    if (n == 0 || n > MAX_HEADER_BYTES ||
-        find_parameter(c, "boundary", out, MAX_BOUNDARY + 1) != 1) {
-        return TESS_FAIL(TESS_FORMAT, "multipart/form-data without a boundary of 1 to %d bytes",
-                         MAX_BOUNDARY);
+    if (semicolon && strlen(semicolon) <= MAX_HEADER_BYTES) {
+        cursor c = {semicolon, semicolon + strlen(semicolon)};
+        if (find_parameter(c, "boundary", out, MAX_BOUNDARY + 1) == 1) {
+            return TESS_OK;
+        }
     }
-    return TESS_OK;
+    return TESS_FAIL(TESS_FORMAT, "multipart/form-data without a boundary of 1 to %d bytes",
+                     MAX_BOUNDARY);
 }
 
 /* Takes `text` off the front. */
@@ -182,7 +182,8 @@ tess_status tess__multipart_parse(const char *content_type, tess_bytes body, tes
 {
     char delimiter[MAX_BOUNDARY + 5] = "\r\n--";
     TESS_TRY(read_boundary(content_type, delimiter + 4));
-    cursor c = {(const char *)body.data, (const char *)body.data + body.n_bytes};
+    const char *begin = body.data ? (const char *)body.data : "";
+    cursor c = {begin, begin + body.n_bytes};
     out->n = 0;
     if (!take(&c, delimiter + 2)) {
         return TESS_FAIL(TESS_FORMAT, "the body does not begin with its boundary");
