@@ -159,7 +159,7 @@ static inline const char *driver_build(driver *d)
         }
     }
     tess_status st = tess_graph_check(d->g);
-    if (st == TESS_OK && d->op->vjp && d->n_wrt > 0) {
+    if (st == TESS_OK && d->y && tess__value_node(d->g, d->y)->op->vjp && d->n_wrt > 0) {
         d->dy = tess_input(d->g, "dy", tess_value_dtype(d->g, d->y), tess_value_shape(d->g, d->y));
         st = tess_graph_grad(d->g, &d->y, &d->dy, 1, d->wrt, d->n_wrt, d->grad);
     }
