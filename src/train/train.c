@@ -488,6 +488,18 @@ static tess_status train_loop(tess_run *r)
     return TESS_OK;
 }
 
+static void log_profile(const tess_trainer *t)
+{
+    tess_buf b = {0};
+    tess_trainer_print_profile(t, &b);
+    for (char *line = b.data, *end; line && *line; line = end) {
+        end = strchr(line, '\n');
+        *end++ = 0; /* every line of a profile ends in one */
+        tess_log(TESS_LOG_INFO, "%s", line);
+    }
+    tess_buf_deinit(&b);
+}
+
 static tess_status finish(tess_run *r)
 {
     char *dir = tess_format("%s/model", r->o.run_dir);
@@ -496,10 +508,7 @@ static tess_status finish(tess_run *r)
     tess_free(dir);
     TESS_TRY(st);
     if (r->o.profile) {
-        tess_buf b = {0};
-        tess_trainer_print_profile(r->trainer, &b);
-        tess_log(TESS_LOG_INFO, "\n%s", b.data ? b.data : "");
-        tess_buf_deinit(&b);
+        log_profile(r->trainer);
     }
     if (tess_bad_list_total(tess_loader_bad(r->loader)) > 0) {
         tess_buf b = {0};
