@@ -132,7 +132,8 @@ void tess_dataset_close(tess_dataset *ds);
 int64_t tess_dataset_size(const tess_dataset *ds);
 /* What was left out while indexing. */
 const tess_bad_list *tess_dataset_bad(const tess_dataset *ds);
-/* Languages met, sorted by name ("und": a caption that names none), with their caption counts.
+/* Languages met, sorted by name ("und": a caption that names none), with their caption counts,
+ * taken before hooks.check has judged them.
  * Counts are 0 when all captions are "und": they are counted only where JSON makes it necessary. */
 int64_t tess_dataset_n_languages(const tess_dataset *ds);
 const char *tess_dataset_language(const tess_dataset *ds, int64_t language);

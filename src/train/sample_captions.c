@@ -109,7 +109,7 @@ static tess_bad judge(const tess_dataset *ds, const tess_sample *s, const char *
     if (s->n_captions >= ds->options.max_captions) {
         return TESS_BAD_CAPTION_MANY;
     }
-    if (hooks && hooks->check) {
+    if (hooks && hooks->check && !s->learn) { /* counts of languages may include the odd one */
         hooks->check(hooks->ctx, text, n, &bad);
     }
     return bad;
