@@ -242,20 +242,52 @@ static void multiply(product p, int64_t m, int64_t n)
 
 /* ---- softmax of a row --------------------------------------------------------------------- */
 
-/* x = exp(x - top) for the first n, 0 for the rest of the padded row; returns the sum. */
-INLINE float exp_row(float *x, int64_t n, int64_t n_padded, float top)
+/* exp1 of vec.h for whole vectors; arguments are at most 0 but for rounding, or -infinity. */
+INLINE vf exp_vec(vf x)
+{
+    const vi gone = x < -87.0f;
+    const vf lo = (vf)(~gone & (vi)x);
+    const vf shifted = lo * 1.44269504f + 12582912.0f;
+    const vf n = shifted - 12582912.0f;
+    const vf r = (lo - n * 0.693145752f) - n * 1.42860677e-6f;
+    vf p = r * 1.98412698e-4f + 1.38888889e-3f;
+    p = p * r + 8.33333333e-3f;
+    p = p * r + 4.16666667e-2f;
+    p = p * r + 0.166666667f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    const vu power = ((vu)shifted - 0x4b400000u + 127u) << 23;
+    return (vf)(~gone & (vi)(p * (vf)power));
+}
+
+INLINE float sum_vec(vf x)
 {
     float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < n; j++) {
-        const float e = exp1(x[j] - top);
-        x[j] = e;
-        sum += e;
-    }
-    for (int64_t j = n; j < n_padded; j++) {
-        x[j] = 0.0f;
+    for (int l = 0; l < LANES; l++) {
+        sum += x[l];
     }
     return sum;
+}
+
+/* -infinity behind the first n, whose exponential is 0. */
+INLINE void hide_rest(float *x, int64_t n, int64_t n_padded)
+{
+    for (int64_t j = n; j < n_padded; j++) {
+        x[j] = -INFINITY;
+    }
+}
+
+/* x = exp(x - top); returns the sum. */
+INLINE float exp_row(float *x, int64_t n_padded, float top)
+{
+    vf sum = {0};
+    for (int64_t j = 0; j < n_padded; j += LANES) {
+        const vf e = exp_vec(*(const vf *)(x + j) - top);
+        *(vf *)(x + j) = e;
+        sum += e;
+    }
+    return sum_vec(sum);
 }
 
 INLINE int64_t n_seen(const tess_attention_args *a, int64_t query)
@@ -298,12 +330,11 @@ static void attention(const tess_attention_args *a)
         a->n_q, k);
     for (int64_t i = 0; i < a->n_q; i++) {
         float *row = s + i * k;
-        const int64_t n = n_seen(a, i);
-        const float top = max_run(row, n);
-        const float sum = exp_row(row, n, k, top), inverse = 1.0f / sum;
-#pragma omp simd
-        for (int64_t j = 0; j < k; j++) {
-            row[j] *= inverse;
+        hide_rest(row, n_seen(a, i), k);
+        const float top = max_run(row, k);
+        const float sum = exp_row(row, k, top), inverse = 1.0f / sum;
+        for (int64_t j = 0; j < k; j += LANES) {
+            *(vf *)(row + j) *= inverse;
         }
         a->lse[i] = top + logf(sum);
     }
@@ -320,14 +351,15 @@ INLINE void score_grad(const tess_attention_args *a, const float *p, float *dp)
 {
     const int64_t k = padded(a->n_k);
     for (int64_t i = 0; i < a->n_q; i++) {
-        float delta = 0.0f;
-#pragma omp simd reduction(+ : delta)
-        for (int64_t j = 0; j < k; j++) {
-            delta += p[i * k + j] * dp[i * k + j];
+        const float *pi = p + i * k;
+        float *di = dp + i * k;
+        vf sum = {0};
+        for (int64_t j = 0; j < k; j += LANES) {
+            sum += *(const vf *)(pi + j) * *(const vf *)(di + j);
         }
-#pragma omp simd
-        for (int64_t j = 0; j < k; j++) {
-            dp[i * k + j] = p[i * k + j] * (dp[i * k + j] - delta);
+        const float delta = sum_vec(sum);
+        for (int64_t j = 0; j < k; j += LANES) {
+            *(vf *)(di + j) = *(const vf *)(pi + j) * (*(const vf *)(di + j) - delta);
         }
     }
 }
@@ -356,7 +388,8 @@ static void attention_grad(const tess_attention_args *a)
             .a = dy, .a_row = d, .a_col = 1, .b = vt, .b_row = k, .c = ds, .c_row = k, .k = width},
         n, k);
     for (int64_t i = 0; i < n; i++) {
-        exp_row(p + i * k, n_seen(a, i), k, a->lse[i]);
+        hide_rest(p + i * k, n_seen(a, i), k);
+        exp_row(p + i * k, k, a->lse[i]);
     }
     score_grad(a, p, ds);
     multiply(
