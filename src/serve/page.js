@@ -138,6 +138,7 @@ async function search() {
   const mine = running = new AbortController();
   document.body.classList.add("busy");
   byId("examples").hidden = true;
+  byId("headline").classList.add("hidden");
   remember();
   try {
     const answer = await ask(mine.signal);

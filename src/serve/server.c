@@ -336,14 +336,23 @@ static void handle_health(void *ctx, const tess__request *request, tess__respons
     tess_buf_adds(&out->body, "{\"status\":\"ok\"}");
 }
 
+/* Not all that tess_index_info says: where files lie is no business of a client's. */
 static void handle_info(void *ctx, const tess__request *request, tess__response *out)
 {
     (void)request;
     tess_server *s = ctx;
-    tess_status st = tess_index_info(s->options.index, &out->body);
-    if (st != TESS_OK) {
-        fail_internally(out, st, "describe the index");
-    }
+    tess_json_writer j = {.buf = &out->body};
+    tess_json_begin_object(&j);
+    add_string(&j, "tessera", TESS_VERSION);
+    add_string(&j, "fingerprint", tess_index_fingerprint(s->options.index));
+    add_int(&j, "dim", tess_index_dim(s->options.index));
+    add_int(&j, "n_rows", tess_index_count(s->options.index));
+    add_int(&j, "max_k", s->limits.max_k);
+    tess_json_key(&j, "text");
+    tess_json_add_bool(&j, s->options.embed_text != NULL);
+    tess_json_key(&j, "image");
+    tess_json_add_bool(&j, s->options.embed_picture != NULL);
+    tess_json_end_object(&j);
 }
 
 static void handle_asset(void *ctx, const tess__request *request, tess__response *out)

@@ -71,7 +71,7 @@ static void make_index(void)
     char *text_file = tess_format("%s/p.html", dir);
     assert_int_equal(tess_file_write(picture, png, sizeof(png) - 1), TESS_OK);
     assert_int_equal(tess_file_write(text_file, "<script>alert(1)</script>", 25), TESS_OK);
-    tess_index_options options = {.dim = DIM, .fingerprint = "f"};
+    tess_index_options options = {.dim = DIM, .fingerprint = "f", .model = "/secret/model"};
     tess_index_builder *b = NULL;
     assert_int_equal(tess_index_builder_open(path, &options, &b), TESS_OK);
     for (int i = 0; i < ROWS; i++) {
@@ -252,6 +252,9 @@ static void test_pages(void **state)
     tess_buf head = request("HEAD", "/", NULL, NULL);
     assert_null(strstr(head.data, "<!doctype"));
     expect(head, 200, "Content-Length: ");
+    tess_buf info = request("GET", "/v1/info", NULL, NULL);
+    assert_null(strstr(info.data, "/secret/model"));
+    expect(info, 200, "\"image\":true");
     /* The policy forbids inline code: none may be in the page, nor any HTML built from strings. */
     tess_buf page = request("GET", "/", NULL, NULL), script = request("GET", "/app.js", NULL, NULL);
     assert_null(strstr(page.data, " style="));
