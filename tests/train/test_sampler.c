@@ -145,6 +145,29 @@ static void test_rounds_of_different_languages(void **state)
     tess_dataset_close(ds);
 }
 
+/* Seed, epoch and sample each change what is drawn. */
+static void test_every_part_of_the_key_counts(void **state)
+{
+    static const int32_t languages[20] = {0};
+    static const tess_view_key keys[] = {{1, 1, 1}, {2, 1, 1}, {1, 2, 1}, {1, 1, 2}};
+    int64_t orders[4][20];
+    (void)state;
+    tess_dataset *ds = open_languages();
+    tess_caption_draw *d;
+    assert_int_equal(tess_caption_draw_new(ds, 1, &d), TESS_OK);
+    for (int k = 0; k < 4; k++) {
+        assert_int_equal(tess_caption_draw_set(d, keys[k], languages, 20), TESS_OK);
+        for (int i = 0; i < 20; i++) {
+            orders[k][i] = tess_caption_draw_next(d);
+        }
+        for (int other = 0; other < k; other++) {
+            assert_memory_not_equal(orders[k], orders[other], sizeof orders[k]);
+        }
+    }
+    tess_caption_draw_free(d);
+    tess_dataset_close(ds);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -152,6 +175,7 @@ int main(void)
         cmocka_unit_test(test_replacements),
         cmocka_unit_test(test_temperature),
         cmocka_unit_test(test_rounds_of_different_languages),
+        cmocka_unit_test(test_every_part_of_the_key_counts),
     };
     return cmocka_run_group_tests(tests, run_dir_make, run_dir_remove);
 }
