@@ -211,6 +211,28 @@ static size_t collect_rows(const tess__run *run, int64_t which, tess__bars_row *
     return n;
 }
 
+/* Moves the metrics that some language has to the front; returns how many, and their labels. */
+static size_t drop_empty(int64_t which, tess__bars_row *rows, size_t n, const char **out_labels)
+{
+    size_t n_kept = 0;
+    for (size_t j = 0; j < known_bars[which].n; j++) {
+        bool any = false;
+        for (size_t i = 0; i < n; i++) {
+            any |= isfinite(rows[i].values[j]);
+            rows[i].values[n_kept] = rows[i].values[j];
+        }
+        if (any) {
+            out_labels[n_kept++] = known_bars[which].labels[j];
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = n_kept; j < TESS__CHART_SERIES; j++) {
+            rows[i].values[j] = NAN;
+        }
+    }
+    return n_kept;
+}
+
 static void write_languages(tess_buf *out, const tess__run *run, int *id)
 {
     tess__bars_row *rows = tess_alloc_array(run->n_series + 1, sizeof(*rows));
@@ -224,11 +246,12 @@ static void write_languages(tess_buf *out, const tess__run *run, int *id)
         if (n == 0) {
             continue;
         }
+        const char *labels[TESS__CHART_SERIES];
+        size_t n_labels = drop_empty(i, rows, n, labels);
         qsort(rows, n, sizeof(*rows), by_value);
         tess_buf_adds(out, begun ? "" : "<h2>Languages</h2>\n<div class=\"grid\">\n");
         begun = true;
-        tess__bars_write(out, known_bars[i].title, known_bars[i].labels, known_bars[i].n, rows, n,
-                         (*id)++);
+        tess__bars_write(out, known_bars[i].title, labels, n_labels, rows, n, (*id)++);
     }
     tess_buf_adds(out, begun ? "</div>\n" : "");
     tess_free(rows);
