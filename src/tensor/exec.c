@@ -88,6 +88,8 @@ static void *address(const tess_plan *p, int32_t buffer)
 
 tess_status tess__plan_resolve(tess_plan *p)
 {
+    /* Another plan of this workspace may have failed to grow it, and have lost it. */
+    TESS_TRY(tess__workspace_reserve(p->workspace, p->stats.arena_bytes + p->stats.scratch_bytes));
     if (p->resolved && p->generation == p->workspace->generation) {
         return TESS_OK;
     }
@@ -174,6 +176,13 @@ static tess_status check_outputs(const tess_step *st)
         int64_t i = first_not_finite(&st->out[k]);
         if (i >= 0) {
             return TESS_FAIL(TESS_INVALID, "%s: %s: element %lld of output %d is not finite",
+                             st->scope, st->op->name, (long long)i, k);
+        }
+    }
+    for (int k = 0; k < st->n_in; k++) {
+        int64_t i = st->op->state_mask >> k & 1 ? first_not_finite(&st->in[k]) : -1;
+        if (i >= 0) {
+            return TESS_FAIL(TESS_INVALID, "%s: %s: element %lld of state %d is not finite",
                              st->scope, st->op->name, (long long)i, k);
         }
     }

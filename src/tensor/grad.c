@@ -83,13 +83,16 @@ static tess_status differentiate(walk *w, const tess_node *n)
 static tess_status seed(walk *w, const tess_value *y, const tess_value *dy, int64_t n_y)
 {
     for (int64_t i = 0; i < n_y; i++) {
-        tess_shape shape = tess_value_shape(w->g, y[i]);
+        const tess_operand value = tess__operand(w->g, y[i]);
         tess_value d = dy ? dy[i] : 0;
-        if (!d && tess_shape_count(&shape) != 1) {
+        if (d) {
+            const tess_operand given = tess__operand(w->g, d);
+            TESS_TRY(tess__expect_like("cotangent", &given, &value));
+        } else if (tess_shape_count(&value.shape) != 1) {
             return TESS_FAIL(TESS_INVALID, "gradient of %s: it is no scalar, so give a cotangent",
                              tess_value_name(w->g, y[i]));
         }
-        contribute(w, y[i], d ? d : tess__fill(w->g, tess_value_dtype(w->g, y[i]), shape, 1.0f));
+        contribute(w, y[i], d ? d : tess__fill(w->g, value.dtype, value.shape, 1.0f));
     }
     return tess_graph_check(w->g);
 }
@@ -103,10 +106,24 @@ static tess_status walk_back(walk *w, size_t n_nodes)
     return TESS_OK;
 }
 
+static tess_status check_values(const tess_graph *g, const char *what, const tess_value *v,
+                                int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (v[i] <= 0 || (size_t)v[i] >= g->n_values) {
+            return TESS_FAIL(TESS_INVALID, "gradient: %s %lld is no value of the graph", what,
+                             (long long)i);
+        }
+    }
+    return TESS_OK;
+}
+
 tess_status tess_graph_grad(tess_graph *g, const tess_value *y, const tess_value *dy, int64_t n_y,
                             const tess_value *wrt, int64_t n_wrt, tess_value *out)
 {
     TESS_TRY(tess_graph_check(g));
+    TESS_TRY(check_values(g, "y", y, n_y));
+    TESS_TRY(check_values(g, "wrt", wrt, n_wrt));
     size_t n_nodes = g->n_nodes;
     walk w = {.g = g, .n_values = g->n_values};
     w.need = tess_alloc_array(w.n_values, sizeof *w.need);

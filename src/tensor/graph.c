@@ -123,6 +123,7 @@ void tess_scope_recompute(tess_graph *g)
 {
     if (g->n_scopes > 0 && !g->scope_recompute[g->n_scopes - 1]) {
         g->scope_recompute[g->n_scopes - 1] = true;
+        g->recompute_scope += g->n_recompute == 0;
         g->n_recompute++;
     }
 }
@@ -154,6 +155,9 @@ int64_t tess_graph_n_values(const tess_graph *g)
 
 const char *tess_value_name(const tess_graph *g, tess_value v)
 {
+    if (v <= 0 || (size_t)v >= g->n_values) {
+        return "no value";
+    }
     const tess_node *n = tess__value_node(g, v);
     return n->op->flags & TESS_OP_LEAF ? ((const tess_leaf_attrs *)n->attrs)->name : n->scope;
 }
@@ -192,7 +196,7 @@ static tess_node *append(tess_graph *g, const tess_op *op, const void *attrs, co
                      .scope = scope,
                      .out = op->n_out ? (tess_value)g->n_values : 0,
                      .backward = g->in_backward,
-                     .recompute = g->n_recompute > 0 && !g->in_backward};
+                     .recompute = g->n_recompute > 0 && !g->in_backward ? g->recompute_scope : 0};
     return n;
 }
 
@@ -215,7 +219,7 @@ static tess_status infer(const tess_graph *g, const tess_op *op, const void *att
     }
     for (int i = 0; i < n_in; i++) {
         operands[i] = tess__operand(g, in[i]);
-        if (operands[i].shape.rank < 0 && i < op->n_in_min) {
+        if (operands[i].shape.rank < 0 && (i < op->n_in_min || in[i])) {
             return TESS_FAIL(TESS_INVALID, "%s: input %d is missing", op->name, i);
         }
     }
@@ -281,7 +285,7 @@ static tess_value leaf(tess_graph *g, const tess_op *op, const char *group, cons
         return 0;
     }
     tess_value v = n->out;
-    n->recompute = false;
+    n->recompute = 0;
     finish(g, n, &(tess_operand){.dtype = dtype, .shape = shape});
     return v;
 }
@@ -291,9 +295,37 @@ tess_value tess_input(tess_graph *g, const char *name, tess_dtype dtype, tess_sh
     return leaf(g, &tess__op_input, NULL, name, dtype, shape);
 }
 
+/* The leaf of this group and path when there is one: a state is one value, however often it is
+ * asked for. */
+static tess_value find_state(const tess_graph *g, const char *group, const char *name)
+{
+    const char *scope = g->scope, *dot = scope[0] && name[0] ? "." : "";
+    size_t n_scope = strlen(scope), n_dot = strlen(dot);
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const tess_node *n = &g->nodes[i];
+        const tess_leaf_attrs *a = n->op == &tess__op_state ? n->attrs : NULL;
+        if (a && strcmp(a->group, group) == 0 && strncmp(a->name, scope, n_scope) == 0 &&
+            strncmp(a->name + n_scope, dot, n_dot) == 0 &&
+            strcmp(a->name + n_scope + n_dot, name) == 0) {
+            return n->out;
+        }
+    }
+    return 0;
+}
+
 tess_value tess_state(tess_graph *g, const char *group, const char *name, tess_dtype dtype,
                       tess_shape shape)
 {
+    tess_value old = g->status ? 0 : find_state(g, group, name);
+    if (old) {
+        tess_operand have = tess__operand(g, old), want = {.dtype = dtype, .shape = shape};
+        tess_status st = tess__expect_like(tess_value_name(g, old), &want, &have);
+        if (st) {
+            tess__graph_fail(g, st);
+            return 0;
+        }
+        return old;
+    }
     return leaf(g, &tess__op_state, group, name, dtype, shape);
 }
 

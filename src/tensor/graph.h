@@ -11,9 +11,9 @@ typedef struct tess_node {
     const char *scope;          /* module path, "" at the root */
     tess_value in[TESS_MAX_IN]; /* 0: absent optional input */
     int n_in;
-    tess_value out; /* first output; 0 for effects without outputs */
-    bool backward;  /* made by tess_graph_grad */
-    bool recompute; /* built inside a recompute scope */
+    tess_value out;    /* first output; 0 for effects without outputs */
+    bool backward;     /* made by tess_graph_grad */
+    int32_t recompute; /* the outermost recompute scope it was built in, from 1; 0: none */
 } tess_node;
 
 typedef struct tess_value_info {
@@ -40,8 +40,9 @@ struct tess_graph {
     const char **scopes; /* enclosing ones */
     bool *scope_recompute;
     size_t n_scopes, cap_scopes, cap_recompute;
-    int n_recompute;  /* enclosing recompute scopes */
-    bool in_backward; /* nodes added now belong to a gradient */
+    int n_recompute;         /* enclosing recompute scopes */
+    int32_t recompute_scope; /* the outermost of them, or the last there was */
+    bool in_backward;        /* nodes added now belong to a gradient */
     tess_status status;
     char *message;
 };

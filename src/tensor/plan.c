@@ -3,11 +3,11 @@
  *
  *   1. mark    what the outputs and the effects need;
  *   2. order   the graph's own order, except that an effect (a gradient's accumulation) runs as
- * soon as what it reads is ready, so that its inputs do not live to the end;
+ *              soon as what it reads is ready, so that its inputs do not live to the end;
  *   3. share   views take their source's buffer; an operator that may work in place takes the
- * buffer of an input that dies in this step;
- *   4. place   see place.c;
- *   5. check   see check.c.
+ *              buffer of an input that dies in this step;
+ *   4. place   see plan_place.c;
+ *   5. check   see plan_check.c.
  * No allocation happens after this. */
 #include "tensor/plan.h"
 
@@ -45,24 +45,58 @@ static void mark(builder *b, const tess_value *outputs, int64_t n_outputs)
 
 /* ---- 2. order ------------------------------------------------------------------------------ */
 
-/* The last wanted node before `effect` that makes an input or touches a state that it writes. */
+static tess_value view_root(const tess_graph *g, tess_value v)
+{
+    while (v && tess__value_node(g, v)->op->flags & TESS_OP_VIEW) {
+        v = tess__value_node(g, v)->in[0];
+    }
+    return v;
+}
+
+static const tess_leaf_attrs *state_of(const tess_graph *g, tess_value v)
+{
+    v = view_root(g, v);
+    const tess_node *n = v ? tess__value_node(g, v) : NULL;
+    return n && n->op == &tess__op_state ? n->attrs : NULL;
+}
+
+/* True when both are in the same memory of the store; the empty name is the whole group. */
+static bool share_state(const tess_leaf_attrs *a, const tess_leaf_attrs *b)
+{
+    return strcmp(a->group, b->group) == 0 &&
+           (!a->name[0] || !b->name[0] || strcmp(a->name, b->name) == 0);
+}
+
+/* `writer` writes a state that `other` reads or writes. */
+static bool writes_what(const tess_graph *g, const tess_node *writer, const tess_node *other)
+{
+    for (int j = 0; j < writer->n_in; j++) {
+        const tess_leaf_attrs *w =
+            writer->op->state_mask >> j & 1 ? state_of(g, writer->in[j]) : NULL;
+        for (int k = 0; w && k < other->n_in; k++) {
+            const tess_leaf_attrs *o = state_of(g, other->in[k]);
+            if (o && share_state(w, o)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* The last wanted node before `effect` that makes an input or must not change places with it. */
 static int64_t ready_after(const builder *b, int64_t effect)
 {
     const tess_graph *g = b->g;
     const tess_node *e = &g->nodes[effect];
-    int64_t after = -1;
+    int64_t after = 0;
     for (int k = 0; k < e->n_in; k++) {
         int64_t made = e->in[k] ? g->values[e->in[k]].node : -1;
         after = made > after ? made : after;
     }
     for (int64_t i = after + 1; i < effect; i++) {
         const tess_node *n = &g->nodes[i];
-        for (int k = 0; b->wanted[i] && k < n->n_in; k++) {
-            for (int j = 0; j < e->n_in; j++) {
-                if (e->op->state_mask >> j & 1 && n->in[k] == e->in[j]) {
-                    after = i;
-                }
-            }
+        if (b->wanted[i] && (writes_what(g, e, n) || writes_what(g, n, e))) {
+            after = i;
         }
     }
     return after;

@@ -5,6 +5,8 @@
 
 #include "tensor/graph.h"
 
+#define TESS_ARENA_ALIGNMENT 64 /* of every buffer: a cache line, and an AVX-512 register */
+
 /* Where a value's bytes are. */
 typedef enum tess_place {
     TESS_PLACE_ARENA,

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Activation recompute (Chen et al. 2016) as a pass: graph in, graph out.
  *
- * Forward values built in a recompute scope are not kept for the backward pass.  The new graph is a
- * copy in which a backward node that wants such a value gets a clone of its producer, placed just
- * before that node; the clone's own inputs are cloned likewise until a value outside any recompute
- * scope (kept, as usual) is reached.  A clone is made once and shared by later backward uses. */
+ * Forward values built in a recompute scope and used only there are not kept for the backward pass;
+ * what leaves a scope (the output of a block) is, or one block's backward would redo all blocks
+ * below it.  The new graph is a copy in which a backward node that wants a value that is not kept
+ * gets a clone of its producer, placed just before that node; the clone's own inputs are cloned
+ * likewise until a kept value is reached.  A clone is made once and shared by later backward uses.
+ */
 #include "tensor/graph.h"
 
 #include <string.h>
@@ -14,7 +16,19 @@ typedef struct pass {
     tess_graph *to;
     tess_value *kept;   /* old value -> first copy */
     tess_value *redone; /* old value -> clone for the backward pass */
+    bool *leaves;       /* old value: used by a forward node outside its recompute scope */
 } pass;
+
+static void find_leaving(pass *p)
+{
+    for (size_t i = 0; i < p->from->n_nodes; i++) {
+        const tess_node *n = &p->from->nodes[i];
+        for (int k = 0; !n->backward && k < n->n_in; k++) {
+            tess_value v = n->in[k];
+            p->leaves[v] |= v && tess__value_node(p->from, v)->recompute != n->recompute;
+        }
+    }
+}
 
 static void copy_outputs(const tess_node *n, tess_value first, tess_value *map)
 {
@@ -43,7 +57,7 @@ static tess_value backward_input(pass *p, tess_value v)
         return 0;
     }
     const tess_node *n = tess__value_node(p->from, v);
-    if (!n->recompute || n->backward) {
+    if (!n->recompute || n->backward || p->leaves[v]) {
         return p->kept[v];
     }
     if (!p->redone[v]) {
@@ -77,7 +91,11 @@ tess_status tess_graph_recompute(const tess_graph *g, tess_graph **out, tess_val
     pass p = {.from = g, .to = tess_graph_new()};
     p.kept = tess_alloc_array(g->n_values, sizeof *p.kept);
     p.redone = tess_alloc_array(g->n_values, sizeof *p.redone);
-    tess_status st = p.to && p.kept && p.redone ? TESS_OK : TESS_NOMEM;
+    p.leaves = tess_alloc_array(g->n_values, sizeof *p.leaves);
+    tess_status st = p.to && p.kept && p.redone && p.leaves ? TESS_OK : TESS_NOMEM;
+    if (st == TESS_OK) {
+        find_leaving(&p);
+    }
     for (size_t i = 0; st == TESS_OK && i < g->n_nodes; i++) {
         copy_node(&p, &g->nodes[i]);
         st = tess_graph_check(p.to);
@@ -87,6 +105,7 @@ tess_status tess_graph_recompute(const tess_graph *g, tess_graph **out, tess_val
     }
     tess_free(p.kept);
     tess_free(p.redone);
+    tess_free(p.leaves);
     if (st == TESS_OK) {
         *out = p.to;
     } else {

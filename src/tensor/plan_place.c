@@ -7,12 +7,11 @@
 #include "tensor/plan.h"
 
 #include <stdlib.h>
-
-#define ALIGNMENT 64
+#include <string.h>
 
 static size_t aligned(size_t n)
 {
-    return (n + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    return (n + TESS_ARENA_ALIGNMENT - 1) / TESS_ARENA_ALIGNMENT * TESS_ARENA_ALIGNMENT;
 }
 
 static int by_size(const void *a, const void *b)
@@ -22,12 +21,6 @@ static int by_size(const void *a, const void *b)
         return x->n_bytes < y->n_bytes ? 1 : -1;
     }
     return x < y ? -1 : x > y;
-}
-
-static int by_offset(const void *a, const void *b)
-{
-    const tess_buffer *x = *(tess_buffer *const *)a, *y = *(tess_buffer *const *)b;
-    return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
 /* The lowest offset where b fits among `placed`, which is sorted by offset. */
@@ -47,6 +40,17 @@ static size_t lowest_fit(const tess_buffer *b, tess_buffer *const *placed, int64
     return at;
 }
 
+/* Puts b into `placed` so that it stays sorted by offset. */
+static void insert(tess_buffer **placed, int64_t n, tess_buffer *b)
+{
+    int64_t at = n;
+    while (at > 0 && placed[at - 1]->offset > b->offset) {
+        at--;
+    }
+    memmove(&placed[at + 1], &placed[at], (size_t)(n - at) * sizeof *placed);
+    placed[at] = b;
+}
+
 size_t tess__plan_place(tess_buffer *buffers, int64_t n, tess_status *st)
 {
     tess_buffer **order = tess_alloc_array((size_t)n + 1, sizeof *order);
@@ -64,8 +68,7 @@ size_t tess__plan_place(tess_buffer *buffers, int64_t n, tess_status *st)
     }
     for (int64_t i = 0; i < n_order; i++) {
         order[i]->offset = lowest_fit(order[i], placed, i);
-        placed[i] = order[i];
-        qsort(placed, (size_t)i + 1, sizeof *placed, by_offset);
+        insert(placed, i, order[i]);
         size_t top = order[i]->offset + aligned(order[i]->n_bytes);
         end = top > end ? top : end;
     }
