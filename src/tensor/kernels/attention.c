@@ -3,7 +3,9 @@
  *
  * Segments are short (1..300 rows), so a whole head fits in L2: rows are widened to f32 scratch
  * once, K (and V, backward) is transposed there, and every product is one small register-blocked
- * matrix product with 6 x 4 vectors of accumulators.  Nothing is streamed as in flash attention:
+ * matrix product with 6 x 4 vectors of accumulators.  The two products of bf16 rows with bf16
+ * rows (Q K^T, dY V^T) take pairs of elements straight from memory where the processor multiplies
+ * pairs.  Nothing is streamed as in flash attention:
  * the scores of a segment are smaller than the keys they come from.  Scores are kept for the
  * backward pass as their log-sum-exp only (docs/attention_backward.md).
  *
@@ -12,6 +14,9 @@
 #include "tensor/kernels/vec.h"
 
 #include <math.h>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 #define MR 6
 
@@ -57,21 +62,21 @@ INLINE void store_vec(void *p, int64_t i, vf x, bool bf16)
 /* ---- rows in and out ---------------------------------------------------------------------- */
 
 INLINE void load_rows_body(float *out, const void *x, int64_t stride, int64_t n, int64_t width,
-                           float factor, bool bf16)
+                           bool bf16)
 {
     const int64_t out_width = padded(width);
     for (int64_t r = 0; r < n; r++) {
         const void *xr = at(x, r * stride, bf16);
         for (int64_t j = 0; j < width; j += LANES) {
-            *(vf *)(out + r * out_width + j) = load_part(xr, j, width - j, bf16) * factor;
+            *(vf *)(out + r * out_width + j) = load_part(xr, j, width - j, bf16);
         }
     }
 }
 
 static void load_rows(tess_dtype t, float *out, const void *x, int64_t stride, int64_t n,
-                      int64_t width, float factor)
+                      int64_t width)
 {
-    BY_DTYPE(t, load_rows_body, out, x, stride, n, width, factor);
+    BY_DTYPE(t, load_rows_body, out, x, stride, n, width);
 }
 
 INLINE void store_rows_body(void *out, int64_t stride, const float *x, int64_t n, int64_t width,
@@ -159,9 +164,24 @@ typedef struct product {
     const float *a, *b;
     float *c;
     int64_t a_row, a_col, b_row, c_row, k;
+    bool pairs; /* elements of a and b are pairs of bf16 along k */
 } product;
 
-INLINE void tile_body(const product *p, const int mr, const int nr)
+/* acc + the products of a pair of bf16, a's with each of b's, summed.  Where the processor has no
+ * such instruction, rows are widened and multiplied as f32 (see in_pairs). */
+INLINE vf dot_pairs(vf acc, const float *a, vf b)
+{
+#if defined(__AVX512BF16__)
+    int32_t pair;
+    memcpy(&pair, a, sizeof pair);
+    return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)b);
+#else
+    (void)a, (void)b;
+    return acc;
+#endif
+}
+
+INLINE void tile_body(const product *p, const int mr, const int nr, const bool pairs)
 {
     vf acc[MR][NR];
 #pragma GCC unroll 6
@@ -180,10 +200,13 @@ INLINE void tile_body(const product *p, const int mr, const int nr)
         }
 #pragma GCC unroll 6
         for (int i = 0; i < mr; i++) {
-            const float v = a[i * p->a_row];
 #pragma GCC unroll 4
             for (int j = 0; j < nr; j++) {
-                acc[i][j] += v * row[j];
+                if (pairs) {
+                    acc[i][j] = dot_pairs(acc[i][j], a + i * p->a_row, row[j]);
+                } else {
+                    acc[i][j] += a[i * p->a_row] * row[j];
+                }
             }
         }
         a += p->a_col;
@@ -201,19 +224,23 @@ INLINE void tile_body(const product *p, const int mr, const int nr)
 #define TILE(m, n)                                                                                 \
     static void tile_##m##x##n(const product *p)                                                   \
     {                                                                                              \
-        tile_body(p, m, n);                                                                        \
+        tile_body(p, m, n, false);                                                                 \
+    }                                                                                              \
+    static void pair_##m##x##n(const product *p)                                                   \
+    {                                                                                              \
+        tile_body(p, m, n, true);                                                                  \
     }
 #if NR == 4
 #define TILES(m) TILE(m, 1) TILE(m, 2) TILE(m, 3) TILE(m, 4)
-#define TILE_ROW(m)                                                                                \
+#define TILE_ROW(f, m)                                                                             \
     {                                                                                              \
-        tile_##m##x1, tile_##m##x2, tile_##m##x3, tile_##m##x4                                     \
+        f##_##m##x1, f##_##m##x2, f##_##m##x3, f##_##m##x4                                         \
     }
 #else
 #define TILES(m) TILE(m, 1) TILE(m, 2)
-#define TILE_ROW(m)                                                                                \
+#define TILE_ROW(f, m)                                                                             \
     {                                                                                              \
-        tile_##m##x1, tile_##m##x2                                                                 \
+        f##_##m##x1, f##_##m##x2                                                                   \
     }
 #endif
 TILES(1)
@@ -222,8 +249,12 @@ TILES(3)
 TILES(4)
 TILES(5)
 TILES(6)
-static void (*const tiles[MR][NR])(const product *) = {TILE_ROW(1), TILE_ROW(2), TILE_ROW(3),
-                                                       TILE_ROW(4), TILE_ROW(5), TILE_ROW(6)};
+#define TILE_ROWS(f)                                                                               \
+    {                                                                                              \
+        TILE_ROW(f, 1), TILE_ROW(f, 2), TILE_ROW(f, 3), TILE_ROW(f, 4), TILE_ROW(f, 5),            \
+            TILE_ROW(f, 6)                                                                         \
+    }
+static void (*const tiles[2][MR][NR])(const product *) = {TILE_ROWS(tile), TILE_ROWS(pair)};
 
 static void multiply(product p, int64_t m, int64_t n)
 {
@@ -235,7 +266,7 @@ static void multiply(product p, int64_t m, int64_t n)
             p.a = whole.a + i * whole.a_row;
             p.b = whole.b + j;
             p.c = whole.c + i * whole.c_row + j;
-            tiles[mr - 1][nr - 1](&p);
+            tiles[p.pairs][mr - 1][nr - 1](&p);
         }
     }
 }
@@ -278,12 +309,12 @@ INLINE void hide_rest(float *x, int64_t n, int64_t n_padded)
     }
 }
 
-/* x = exp(x - top); returns the sum. */
-INLINE float exp_row(float *x, int64_t n_padded, float top)
+/* x = exp(x * scale - top); returns the sum. */
+INLINE float exp_row(float *x, int64_t n_padded, float scale, float top)
 {
     vf sum = {0};
     for (int64_t j = 0; j < n_padded; j += LANES) {
-        const vf e = exp_vec(*(const vf *)(x + j) - top);
+        const vf e = exp_vec(*(const vf *)(x + j) * scale - top);
         *(vf *)(x + j) = e;
         sum += e;
     }
@@ -300,7 +331,7 @@ INLINE int64_t n_seen(const tess_attention_args *a, int64_t query)
 static int64_t attention_scratch(int64_t n_q, int64_t n_k, int64_t head_dim)
 {
     const int64_t d = padded(head_dim), k = padded(n_k), n = n_q > n_k ? n_q : n_k;
-    return (2 * n_q + n_k + n) * d + 2 * d * k + 2 * n_q * k + LANES;
+    return (2 * n_q + n_k + n) * d + d * k + 2 * n_q * k + LANES;
 }
 
 static void zero_rows(tess_dtype t, void *x, int64_t stride, int64_t n, int64_t width)
@@ -309,6 +340,40 @@ static void zero_rows(tess_dtype t, void *x, int64_t stride, int64_t n, int64_t 
     for (int64_t r = 0; r < n; r++) {
         memset((char *)x + (size_t)(r * stride) * item, 0, (size_t)width * item);
     }
+}
+
+/* bf16 rows may be multiplied as they are, two elements at a time. */
+INLINE bool in_pairs(const tess_attention_args *a)
+{
+#if defined(__AVX512BF16__)
+    return a->dtype == TESS_BF16 && a->head_dim % 2 == 0 && a->q_stride % 2 == 0 &&
+           a->k_stride % 2 == 0 && a->v_stride % 2 == 0 && a->y_stride % 2 == 0;
+#else
+    (void)a;
+    return false;
+#endif
+}
+
+/* s (n_q, padded n_k) = x keys^T, x like q and keys like k.  `wide` is x in f32, which pairs do not
+ * need; `transposed` is scratch for the keys. */
+static void scores(const tess_attention_args *a, float *s, const void *x, int64_t x_stride,
+                   const float *wide, const void *keys, int64_t key_stride, float *transposed)
+{
+    const int64_t k = padded(a->n_k);
+    product p = {.b = transposed, .b_row = k, .c = s, .c_row = k, .a_col = 1};
+    p.pairs = in_pairs(a);
+    if (p.pairs) {
+        load_transposed(TESS_F32, transposed, keys, key_stride / 2, a->n_k, a->head_dim / 2);
+        p.a = x;
+        p.a_row = x_stride / 2;
+        p.k = a->head_dim / 2;
+    } else {
+        load_transposed(a->dtype, transposed, keys, key_stride, a->n_k, a->head_dim);
+        p.a = wide;
+        p.a_row = padded(a->head_dim);
+        p.k = a->head_dim;
+    }
+    multiply(p, a->n_q, k);
 }
 
 static void attention(const tess_attention_args *a)
@@ -321,18 +386,16 @@ static void attention(const tess_attention_args *a)
     }
     float *q = a->scratch, *v = q + a->n_q * d, *kt = v + a->n_k * d, *s = kt + d * k;
     float *y = s + a->n_q * k;
-    load_rows(a->dtype, q, a->q, a->q_stride, a->n_q, width, a->scale);
-    load_rows(a->dtype, v, a->v, a->v_stride, a->n_k, width, 1.0f);
-    load_transposed(a->dtype, kt, a->k, a->k_stride, a->n_k, width);
-    multiply(
-        (product){
-            .a = q, .a_row = d, .a_col = 1, .b = kt, .b_row = k, .c = s, .c_row = k, .k = width},
-        a->n_q, k);
+    if (!in_pairs(a)) {
+        load_rows(a->dtype, q, a->q, a->q_stride, a->n_q, width);
+    }
+    load_rows(a->dtype, v, a->v, a->v_stride, a->n_k, width);
+    scores(a, s, a->q, a->q_stride, q, a->k, a->k_stride, kt);
     for (int64_t i = 0; i < a->n_q; i++) {
         float *row = s + i * k;
         hide_rest(row, n_seen(a, i), k);
-        const float top = max_run(row, k);
-        const float sum = exp_row(row, k, top), inverse = 1.0f / sum;
+        const float top = max_run(row, k) * a->scale;
+        const float sum = exp_row(row, k, a->scale, top), inverse = 1.0f / sum;
         for (int64_t j = 0; j < k; j += LANES) {
             *(vf *)(row + j) *= inverse;
         }
@@ -372,24 +435,16 @@ static void attention_grad(const tess_attention_args *a)
         return;
     }
     float *q = a->scratch, *dy = q + n * d, *keys = dy + n * d;
-    float *kt = keys + m * d, *vt = kt + d * k, *p = vt + d * k, *ds = p + n * k;
+    float *t = keys + m * d, *p = t + d * k, *ds = p + n * k;
     float *out = ds + n * k;
-    load_rows(a->dtype, q, a->q, a->q_stride, n, width, a->scale);
-    load_rows(a->dtype, dy, a->dy, a->y_stride, n, width, 1.0f);
-    load_rows(a->dtype, keys, a->k, a->k_stride, m, width, 1.0f);
-    load_transposed(a->dtype, kt, a->k, a->k_stride, m, width);
-    load_transposed(a->dtype, vt, a->v, a->v_stride, m, width);
-    multiply(
-        (product){
-            .a = q, .a_row = d, .a_col = 1, .b = kt, .b_row = k, .c = p, .c_row = k, .k = width},
-        n, k);
-    multiply(
-        (product){
-            .a = dy, .a_row = d, .a_col = 1, .b = vt, .b_row = k, .c = ds, .c_row = k, .k = width},
-        n, k);
+    load_rows(a->dtype, q, a->q, a->q_stride, n, width);
+    load_rows(a->dtype, dy, a->dy, a->y_stride, n, width);
+    load_rows(a->dtype, keys, a->k, a->k_stride, m, width);
+    scores(a, p, a->q, a->q_stride, q, a->k, a->k_stride, t);
+    scores(a, ds, a->dy, a->y_stride, dy, a->v, a->v_stride, t);
     for (int64_t i = 0; i < n; i++) {
         hide_rest(p + i * k, n_seen(a, i), k);
-        exp_row(p + i * k, k, a->lse[i]);
+        exp_row(p + i * k, k, a->scale, a->lse[i]);
     }
     score_grad(a, p, ds);
     multiply(
@@ -401,7 +456,7 @@ static void attention_grad(const tess_attention_args *a)
         (product){
             .a = ds, .a_row = 1, .a_col = k, .b = q, .b_row = d, .c = out, .c_row = d, .k = n},
         m, d);
-    store_rows(a->dtype, a->dk, a->k_stride, out, m, width, 1.0f);
+    store_rows(a->dtype, a->dk, a->k_stride, out, m, width, a->scale);
     multiply(
         (product){
             .a = ds, .a_row = k, .a_col = 1, .b = keys, .b_row = d, .c = out, .c_row = d, .k = m},
