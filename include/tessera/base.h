@@ -175,6 +175,9 @@ TESS_MUST_USE tess_status tess_dir_make(const char *path); /* with its parents; 
 TESS_MUST_USE tess_status tess_dir_remove(const char *path); /* with all below; absent is fine */
 TESS_MUST_USE tess_status tess_dir_sync(const char *path);   /* makes renames inside it durable */
 TESS_MUST_USE tess_status tess_path_rename(const char *from, const char *to);
+/* Puts directory `fresh` in the place of `dir`, which need not exist, durably.  There is no moment
+ * without `dir` where the file system can exchange names; elsewhere the old one goes first. */
+TESS_MUST_USE tess_status tess_dir_replace(const char *fresh, const char *dir);
 bool tess_path_exists(const char *path);
 bool tess_path_is_dir(const char *path);
 /* Names of a directory's entries (not . and ..), sorted by bytes; with `recursive` the relative

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Directories: making, removing, listing, and making renames durable. */
+#include "base/fault.h"
 #include "base/os.h"
 
 #include <dirent.h>
@@ -28,6 +29,47 @@ bool tess_path_is_dir(const char *path)
 tess_status tess_path_rename(const char *from, const char *to)
 {
     return tess__os_rename(from, to) ? TESS_OK : tess__fail_errno("cannot rename", from);
+}
+
+/* 1: exchanged, 0: this file system or kernel cannot (Linux 3.15), -1: failed with errno. */
+static int exchange(const char *a, const char *b)
+{
+    if (tess__fault_hit(TESS_FAULT_RENAME)) {
+        errno = EIO;
+        return -1;
+    }
+    if (renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) == 0) {
+        return 1;
+    }
+    return errno == EINVAL || errno == ENOSYS ? 0 : -1;
+}
+
+static tess_status take_place(const char *fresh, const char *dir)
+{
+    if (!tess_path_exists(dir)) {
+        return tess_path_rename(fresh, dir);
+    }
+    if (!tess_path_is_dir(dir)) {
+        return TESS_FAIL(TESS_INVALID, "cannot replace: %s: not a directory", dir);
+    }
+    int rc = exchange(fresh, dir);
+    if (rc < 0) {
+        return tess__fail_errno("cannot replace", dir);
+    }
+    if (rc == 0) {
+        TESS_TRY(tess_dir_remove(dir));
+        return tess_path_rename(fresh, dir);
+    }
+    return TESS_OK;
+}
+
+tess_status tess_dir_replace(const char *fresh, const char *dir)
+{
+    TESS_TRY(take_place(fresh, dir));
+    char *parent = tess__path_parent(dir);
+    tess_status st = parent != NULL ? tess_dir_sync(parent) : TESS_NOMEM;
+    tess_free(parent);
+    return st == TESS_OK ? tess_dir_remove(fresh) : st;
 }
 
 static tess_status make_one(const char *path)

@@ -520,6 +520,9 @@ static tess_status run_train(cli_command *cmd)
     if ((v->epochs > 0) + (v->steps > 0) + (v->seconds > 0) != 1) {
         return cli_usage_error(cmd, "say how long: one of --epochs, --steps and --max-seconds");
     }
+    if (v->resume && !v->name) {
+        return cli_usage_error(cmd, "--resume needs the --name of the run to go on with");
+    }
     const char *dir = run_dir(cmd, v);
     if (!dir) {
         return TESS_NOMEM;

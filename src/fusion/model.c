@@ -273,24 +273,13 @@ static tess_status save_parts(tess_model *m, const char *dir)
     return st;
 }
 
-static tess_status replace_dir(const char *fresh, const char *dir, const char *old)
-{
-    TESS_TRY(tess_dir_remove(old));
-    if (tess_path_exists(dir)) {
-        TESS_TRY(tess_path_rename(dir, old));
-    }
-    TESS_TRY(tess_path_rename(fresh, dir));
-    return tess_dir_remove(old);
-}
-
 tess_status tess_model_save(tess_model *m, const char *dir)
 {
-    char *fresh = tess_format("%s.new", dir), *old = tess_format("%s.old", dir);
-    tess_status st = fresh && old ? tess_dir_remove(fresh) : TESS_NOMEM;
+    char *fresh = tess_format("%s.new", dir);
+    tess_status st = fresh ? tess_dir_remove(fresh) : TESS_NOMEM;
     st = st ? st : save_parts(m, fresh);
-    st = st ? st : replace_dir(fresh, dir, old);
+    st = st ? st : tess_dir_replace(fresh, dir);
     tess_free(fresh);
-    tess_free(old);
     return st ? tess_error_prefix(st, "saving model %s", dir) : TESS_OK;
 }
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Checkpoints: complete or absent.
  *
- * Everything is written into "NAME.tmp"; state.json, with the size and hash of every other file, is
- * the last of them; then the directory is synced and renamed.  A crash leaves a .tmp, which loading
- * never looks at and the next save clears.  Loading trusts nothing: it compares sizes and hashes
- * first, and tess_checkpoint_latest falls back to the newest checkpoint that passes. */
-#include "tessera/train.h"
+ * Everything is written into "NAME.tmp"; state.json, with the size and hash of every other file and
+ * of itself, is the last of them; then the directory is synced and renamed.  A crash leaves a .tmp,
+ * which loading never looks at and the next session clears.  Loading trusts nothing: it compares
+ * sizes and hashes first, and tess_checkpoint_latest falls back to the newest checkpoint that
+ * passes. */
+#include "train/train.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,8 @@
 #define OPTIMIZER_FILE "optimizer.safetensors"
 #define STATE_FORMAT   1
 
+enum { MAX_STATE_BYTES = 1 << 20, CHECK_BYTES = 34 };
+
 static const char *const moment_groups[] = {"m", "v"};
 
 /* ---- state.json ---------------------------------------------------------------------------- */
@@ -21,7 +24,7 @@ static const char *const moment_groups[] = {"m", "v"};
 typedef struct state_part {
     int64_t format, step, counter, epoch, n_loss, n_skipped;
     double elapsed;
-    char *seed, *settings, *loss_sum;
+    char *seed, *settings, *loss_sum, *check;
     const tess_json *files;
 } state_part;
 
@@ -37,6 +40,7 @@ static const tess_field state_fields[] = {
     {"seed", TESS_FIELD_STRING, offsetof(state_part, seed), 0, 0},
     {"settings", TESS_FIELD_STRING, offsetof(state_part, settings), 0, 0},
     {"files", TESS_FIELD_OBJECT, offsetof(state_part, files), 0, 0},
+    {"check", TESS_FIELD_STRING, offsetof(state_part, check), 0, 0},
 };
 
 static tess_status hash_file(const char *dir, const char *name, int64_t *out_bytes,
@@ -74,6 +78,42 @@ static tess_status write_files(tess_json_writer *w, const char *dir)
     return st;
 }
 
+/* The closing lines of state.json: a hash of all that stands before them. */
+static int format_check(const char *text, size_t n_bytes, char out[CHECK_BYTES + 1])
+{
+    unsigned long long hash = tess_hash64(text, n_bytes, 0);
+    return snprintf(out, CHECK_BYTES + 1, ",\n  \"check\": \"%016llx\"\n}\n", hash);
+}
+
+/* `b` holds a whole pretty-printed object, which ends in "\n}". */
+static void end_with_check(tess_buf *b)
+{
+    char check[CHECK_BYTES + 1];
+    if (!b->failed) {
+        b->n_bytes -= 2;
+        format_check(b->data, b->n_bytes, check);
+        tess_buf_adds(b, check);
+    }
+}
+
+static tess_status read_checked(const char *path, tess_json_doc **out)
+{
+    uint8_t *text = NULL;
+    size_t n_bytes = 0;
+    char check[CHECK_BYTES + 1];
+    TESS_TRY(tess_file_read(path, MAX_STATE_BYTES, &text, &n_bytes));
+    bool whole = n_bytes > CHECK_BYTES;
+    if (whole) {
+        size_t n = n_bytes - (size_t)format_check((const char *)text, n_bytes - CHECK_BYTES, check);
+        whole = memcmp(text + n, check, CHECK_BYTES) == 0;
+    }
+    tess_status st = whole ? tess_json_parse((const char *)text, n_bytes, STATE_FILE, out)
+                           : TESS_FAIL(TESS_FORMAT, STATE_FILE ": is damaged: its hash is not the "
+                                                               "one in its last line");
+    tess_free(text);
+    return st;
+}
+
 static tess_status write_state(const tess_train_state *s, const char *dir)
 {
     char seed[32], loss_sum[40], settings[33];
@@ -97,7 +137,7 @@ static tess_status write_state(const tess_train_state *s, const char *dir)
     tess_json_key(&w, "files");
     tess_status st = write_files(&w, dir);
     tess_json_end_object(&w);
-    tess_buf_adds(&b, "\n");
+    end_with_check(&b);
     char *path = tess_format("%s/" STATE_FILE, dir);
     st = st ? st : path ? tess_buf_check(&b) : TESS_NOMEM;
     st = st ? st : tess_file_write(path, b.data, b.n_bytes);
@@ -153,7 +193,7 @@ static tess_status read_state(const char *dir, bool with_files, tess_train_state
     tess_json_doc *doc = NULL;
     tess_arena arena = {0};
     char *path = tess_format("%s/" STATE_FILE, dir);
-    tess_status st = path ? tess_json_load(path, &doc) : TESS_NOMEM;
+    tess_status st = path ? read_checked(path, &doc) : TESS_NOMEM;
     st = st ? st : read_part(tess_json_root(doc), &arena, dir, with_files, out);
     tess_json_free(doc);
     tess_arena_deinit(&arena);
@@ -208,9 +248,7 @@ tess_status tess_checkpoint_save(tess_model *m, const tess_train_state *s,
     char *tmp = tess_format("%s/%s.tmp", checkpoints_dir, name);
     tess_status st = dir && tmp ? tess_dir_make(checkpoints_dir) : TESS_NOMEM;
     st = st ? st : write_all(m, s, tmp);
-    st = st ? st : tess_dir_remove(dir);
-    st = st ? st : tess_path_rename(tmp, dir);
-    st = st ? st : tess_dir_sync(checkpoints_dir);
+    st = st ? st : tess_dir_replace(tmp, dir);
     if (st) {
         st = tess_error_prefix(st, "saving checkpoint %s", name);
     }
@@ -241,12 +279,30 @@ tess_status tess_checkpoint_load(tess_model *m, const char *dir, tess_train_stat
     return st ? tess_error_prefix(st, "checkpoint %s", dir) : TESS_OK;
 }
 
-static bool is_checkpoint_name(const char *name)
+static bool has_checkpoint_name(const char *name)
 {
-    size_t n = strlen(name);
-    bool tmp = n > 4 && strcmp(name + n - 4, ".tmp") == 0;
-    return !tmp && (strncmp(name, "step_", 5) == 0 || strncmp(name, "epoch_", 6) == 0) &&
-           !strchr(name, '.');
+    return strncmp(name, "step_", 5) == 0 || strncmp(name, "epoch_", 6) == 0;
+}
+
+/* Takes `name` for *best when it is complete and further than that. */
+static tess_status consider(const char *checkpoints_dir, const char *name, int64_t *best_step,
+                            char **best)
+{
+    tess_train_state s;
+    char *dir = tess_format("%s/%s", checkpoints_dir, name);
+    tess_status st = dir ? read_state(dir, true, &s) : TESS_NOMEM;
+    if (st == TESS_OK && s.step > *best_step) {
+        *best_step = s.step;
+        tess_free(*best);
+        *best = dir;
+        return TESS_OK;
+    }
+    if (st && st != TESS_NOMEM) {
+        tess_log(TESS_LOG_WARN, "%s; passed over", tess_error());
+        st = TESS_OK;
+    }
+    tess_free(dir);
+    return st;
 }
 
 tess_status tess_checkpoint_latest(const char *checkpoints_dir, char **out)
@@ -257,24 +313,51 @@ tess_status tess_checkpoint_latest(const char *checkpoints_dir, char **out)
         return TESS_OK;
     }
     TESS_TRY(tess_dir_list(checkpoints_dir, false, &names));
-    int64_t best = -1;
+    int64_t best_step = -1, n_found = 0;
     tess_status st = TESS_OK;
     for (size_t i = 0; st == TESS_OK && i < names.n_names; i++) {
-        tess_train_state s;
-        char *dir = is_checkpoint_name(names.names[i])
-                        ? tess_format("%s/%s", checkpoints_dir, names.names[i])
-                        : NULL;
-        if (!dir) {
-            continue;
+        if (has_checkpoint_name(names.names[i]) && !strchr(names.names[i], '.')) {
+            st = consider(checkpoints_dir, names.names[i], &best_step, out);
+            n_found++;
         }
-        if (read_state(dir, true, &s)) {
-            tess_log(TESS_LOG_WARN, "%s; passed over", tess_error());
-            tess_free(dir);
-        } else if (s.step > best) {
-            best = s.step;
-            tess_free(*out);
-            *out = dir;
-        } else {
+    }
+    tess_names_deinit(&names);
+    if (st == TESS_OK && n_found > 0 && !*out) {
+        st = TESS_FAIL(TESS_FORMAT,
+                       "%s: none of the %lld checkpoints is whole; restore one, or delete them to "
+                       "begin anew",
+                       checkpoints_dir, (long long)n_found);
+    }
+    if (st) {
+        tess_free(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+tess_status tess__checkpoint_remove(const char *dir)
+{
+    char *tmp = tess_format("%s.tmp", dir);
+    tess_status st = tmp ? tess_dir_remove(tmp) : TESS_NOMEM;
+    st = st ? st : tess_path_rename(dir, tmp);
+    st = st ? st : tess_dir_remove(tmp);
+    tess_free(tmp);
+    return st;
+}
+
+tess_status tess__checkpoints_sweep(const char *checkpoints_dir)
+{
+    tess_names names = {0};
+    if (!tess_path_is_dir(checkpoints_dir)) {
+        return TESS_OK;
+    }
+    TESS_TRY(tess_dir_list(checkpoints_dir, false, &names));
+    tess_status st = TESS_OK;
+    for (size_t i = 0; st == TESS_OK && i < names.n_names; i++) {
+        const char *suffix = strchr(names.names[i], '.');
+        if (suffix && strncmp(suffix, ".tmp", 4) == 0 && has_checkpoint_name(names.names[i])) {
+            char *dir = tess_format("%s/%s", checkpoints_dir, names.names[i]);
+            st = dir ? tess_dir_remove(dir) : TESS_NOMEM;
             tess_free(dir);
         }
     }

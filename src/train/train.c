@@ -10,6 +10,8 @@
  * the same bytes. */
 #include "train/train.h"
 
+#include "train/metrics_read.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -242,6 +244,25 @@ static tess_status log_start(tess_run *r)
     return st;
 }
 
+static bool note_step(void *ctx, const tess_json *record, int64_t step, int64_t offset)
+{
+    (void)record, (void)offset;
+    *(int64_t *)ctx = step;
+    return true;
+}
+
+/* A run that stopped between a checkpoint and its evaluation makes up for it, once. */
+static tess_status find_evaluated(tess_run *r)
+{
+    tess__metrics_walk walk;
+    char *path = tess_format("%s/results.jsonl", r->checkpoints_dir);
+    r->evaluated_step = -1;
+    tess_status st =
+        path ? tess__metrics_read(path, note_step, &r->evaluated_step, &walk) : TESS_NOMEM;
+    tess_free(path);
+    return st;
+}
+
 static tess_status open_run(tess_run *r)
 {
     r->checkpoints_dir = tess_format("%s/checkpoints", r->o.run_dir);
@@ -254,6 +275,8 @@ static tess_status open_run(tess_run *r)
     tess_metrics_options m = {
         .dir = r->o.run_dir, .resume = r->o.resume != NULL, .resume_step = r->state.step};
     TESS_TRY(tess_metrics_open(&m, &r->metrics));
+    TESS_TRY(tess__checkpoints_sweep(r->checkpoints_dir));
+    TESS_TRY(find_evaluated(r));
     return log_start(r);
 }
 
@@ -270,23 +293,32 @@ static void close_run(tess_run *r)
 
 /* ---- saving, evaluating -------------------------------------------------------------------- */
 
+/* After saving `dir`, or having been resumed from it, the state has not changed under that name. */
+static tess_status save_as(tess_run *r, char *dir, const char *name)
+{
+    if (r->last_checkpoint && strcmp(r->last_checkpoint, dir) == 0) {
+        tess_free(dir);
+        return TESS_OK;
+    }
+    tess_status st = tess_checkpoint_save(r->model, &r->state, r->checkpoints_dir, name);
+    if (st == TESS_OK && r->o.delete_previous_checkpoint && r->last_checkpoint) {
+        st = tess__checkpoint_remove(r->last_checkpoint);
+    }
+    if (st) {
+        tess_free(dir);
+        return st;
+    }
+    tess_free(r->last_checkpoint);
+    r->last_checkpoint = dir;
+    return TESS_OK;
+}
+
 static tess_status save(tess_run *r, const char *name)
 {
     r->state.elapsed = r->o.seconds > 0 ? r->elapsed_before + tess_seconds() - r->started : 0;
     TESS_TRY(tess_metrics_sync(r->metrics));
-    TESS_TRY(tess_checkpoint_save(r->model, &r->state, r->checkpoints_dir, name));
     char *dir = tess_format("%s/%s", r->checkpoints_dir, name);
-    if (!dir) {
-        return TESS_NOMEM;
-    }
-    tess_status st = TESS_OK;
-    if (r->o.delete_previous_checkpoint && r->last_checkpoint &&
-        strcmp(r->last_checkpoint, dir) != 0) {
-        st = tess_dir_remove(r->last_checkpoint);
-    }
-    tess_free(r->last_checkpoint);
-    r->last_checkpoint = dir;
-    return st;
+    return dir ? save_as(r, dir, name) : TESS_NOMEM;
 }
 
 static tess_status save_step(tess_run *r)
@@ -331,6 +363,7 @@ static tess_status record(tess_run *r, const tess_eval_result *e)
     st =
         st ? st
            : tess_metrics_add_result(r->metrics, r->state.step, r->state.epoch, scalars, (size_t)n);
+    r->evaluated_step = st ? r->evaluated_step : r->state.step;
     tess_free(scalars);
     tess_arena_deinit(&names);
     return st;
@@ -445,16 +478,22 @@ static tess_status log_step(tess_run *r)
     return tess_metrics_add_train(r->metrics, &p, more, TESS_COUNT(more));
 }
 
+/* What the end of an epoch asks for and has not been done: a run that was stopped in the middle of
+ * it catches up when it is resumed. */
 static tess_status end_epoch(tess_run *r)
 {
     int64_t epoch = r->state.counter / r->samples_per_epoch;
-    if (epoch == r->state.epoch) {
+    int64_t before = r->state.counter - r->o.batch_size * r->o.accum_freq;
+    if (r->state.counter == 0 || epoch == before / r->samples_per_epoch) {
         return TESS_OK;
     }
-    r->state.epoch = epoch;
-    r->state.loss_sum = 0;
-    r->state.n_loss = 0;
-    if (r->o.val_data && r->o.val_frequency > 0 && epoch % r->o.val_frequency == 0) {
+    if (epoch != r->state.epoch) {
+        r->state.epoch = epoch;
+        r->state.loss_sum = 0;
+        r->state.n_loss = 0;
+    }
+    if (r->o.val_data && r->o.val_frequency > 0 && epoch % r->o.val_frequency == 0 &&
+        r->evaluated_step != r->state.step) {
         TESS_TRY(evaluate(r));
     }
     if (r->o.seconds > 0 || epoch % r->o.save_frequency != 0) {
@@ -473,6 +512,7 @@ static bool done(const tess_run *r)
 static tess_status train_loop(tess_run *r)
 {
     r->started = r->window_start = tess_seconds();
+    TESS_TRY(end_epoch(r)); /* of the session before */
     while (!done(r)) {
         if (tess_cancelled) {
             return TESS_FAIL(TESS_CANCELLED, "stopped at step %lld", (long long)r->state.step);
@@ -517,7 +557,8 @@ static tess_status finish(tess_run *r)
         tess_buf_deinit(&b);
         TESS_TRY(st);
     }
-    return r->o.val_data ? evaluate(r) : tess_report_write(r->o.run_dir);
+    bool evaluated = r->evaluated_step == r->state.step;
+    return r->o.val_data && !evaluated ? evaluate(r) : tess_report_write(r->o.run_dir);
 }
 
 /* A gradient that was being accumulated is no part of a checkpoint: state points before it. */

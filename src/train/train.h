@@ -19,8 +19,9 @@ typedef struct tess_run {
     char *last_checkpoint; /* of this run, for delete_previous_checkpoint */
     int64_t total_steps;   /* 0: bounded by seconds */
     int64_t samples_per_epoch;
-    double started;        /* tess_seconds when this session began */
-    double elapsed_before; /* seconds of earlier sessions */
+    int64_t evaluated_step; /* the last with results; -1: none */
+    double started;         /* tess_seconds when this session began */
+    double elapsed_before;  /* seconds of earlier sessions */
     /* since the last logged step */
     double window_start, data_seconds;
     int64_t window_samples, window_steps;
@@ -33,5 +34,10 @@ double tess__run_fraction(const tess_run *r);
 double tess__learning_rate(const tess_train_options *o, int64_t step, double fraction);
 /* A hash of every option that an exact resume needs to find unchanged. */
 void tess__settings_hash(const tess_train_options *o, const tess_model *m, char out[33]);
+
+/* In two moves, so that what a kill leaves is no damaged checkpoint but a leftover. */
+TESS_MUST_USE tess_status tess__checkpoint_remove(const char *dir);
+/* Removes what killed saves left. */
+TESS_MUST_USE tess_status tess__checkpoints_sweep(const char *checkpoints_dir);
 
 #endif

@@ -341,6 +341,28 @@ static void test_dirs(void **state)
     assert_false(tess_path_exists(at("moved")));
 }
 
+static void test_replace(void **state)
+{
+    (void)state;
+    assert_int_equal(tess_dir_make(at("new")), TESS_OK);
+    put(at("new/file"), "one");
+    assert_int_equal(tess_dir_replace(at("new"), at("place")), TESS_OK);
+    assert_holds(at("place/file"), "one");
+    assert_int_equal(tess_dir_make(at("new")), TESS_OK);
+    put(at("new/file"), "two");
+    tess_fault_set(TESS_FAULT_RENAME, 1, false);
+    assert_int_equal(tess_dir_replace(at("new"), at("place")), TESS_IO);
+    assert_holds(at("place/file"), "one");
+    tess_fault_set(TESS_FAULT_RENAME, 0, false);
+    assert_int_equal(tess_dir_replace(at("new"), at("place")), TESS_OK);
+    assert_holds(at("place/file"), "two");
+    assert_false(tess_path_exists(at("new")));
+    assert_int_equal(tess_dir_make(at("new")), TESS_OK);
+    assert_int_equal(tess_dir_replace(at("new"), at("place/file")), TESS_INVALID);
+    assert_int_equal(tess_dir_remove(at("new")), TESS_OK);
+    assert_int_equal(tess_dir_remove(at("place")), TESS_OK);
+}
+
 static void test_remove_does_not_follow_links(void **state)
 {
     (void)state;
@@ -463,6 +485,7 @@ int main(int argc, char **argv)
         TEST(test_appender_failed_sync_is_final),
         TEST(test_appender_under_allocation_faults),
         TEST(test_dirs),
+        TEST(test_replace),
         TEST(test_remove_does_not_follow_links),
         TEST(test_list),
         TEST(test_list_under_allocation_faults),
