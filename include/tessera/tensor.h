@@ -268,7 +268,8 @@ typedef struct tess_pair {
 TESS_MUST_USE tess_status tess_tensors_save(const char *path, const tess_tensor *tensors, int64_t n,
                                             const tess_pair *metadata, int64_t n_metadata);
 /* Loads `group` entries from a file by name (F32, BF16, F16 converted); a name missing, extra or of
- * another shape fails with the list of all of them.  Prefix is put before each entry's name. */
+ * another shape fails with the list of all of them (as many as a message holds, and the number of
+ * the rest), and the store is as before.  Prefix is put before each entry's name. */
 TESS_MUST_USE tess_status tess_store_load(tess_store *s, const char *group, const tess_tensors *t,
                                           const char *prefix);
 

@@ -162,7 +162,7 @@ static tess_status read_entries(tess_tensors *t, const tess_json *root, tess_byt
     return check_tiling(t, data);
 }
 
-static tess_status parse(tess_tensors *t, const char *name)
+static tess_status parse(tess_tensors *t)
 {
     uint64_t header;
     if (t->map.n_bytes < 8) {
@@ -179,7 +179,7 @@ static tess_status parse(tess_tensors *t, const char *name)
             "%llu in a file of %zu bytes",
             MAX_HEADER_BYTES, (unsigned long long)header, t->map.n_bytes);
     }
-    TESS_TRY(tess_json_parse((const char *)t->map.data + 8, (size_t)header, name, &t->doc));
+    TESS_TRY(tess_json_parse((const char *)t->map.data + 8, (size_t)header, "header", &t->doc));
     const tess_json *root = tess_json_root(t->doc);
     if (tess_json_kind_of(root) != TESS_JSON_OBJECT) {
         return TESS_FAIL(TESS_FORMAT, "the header is no JSON object");
@@ -198,7 +198,7 @@ static tess_status open_bytes(tess_bytes bytes, bool mapped, const char *name, t
     }
     t->map = bytes;
     t->mapped = mapped;
-    tess_status st = parse(t, name);
+    tess_status st = parse(t);
     if (st) {
         tess_tensors_free(t);
         return tess_error_prefix(st, "%s", name);

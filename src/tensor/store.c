@@ -35,24 +35,6 @@ tess_store *tess_store_new(void)
     return tess_alloc(sizeof(tess_store));
 }
 
-void tess_store_free(tess_store *s)
-{
-    if (!s) {
-        return;
-    }
-    for (size_t i = 0; i < s->n_groups; i++) {
-        group *g = &s->groups[i];
-        for (size_t k = 0; k < g->n_entries; k++) {
-            tess_free(g->entries[k].name);
-        }
-        tess_free(g->entries);
-        tess_free(g->name);
-        tess_free(g->data);
-    }
-    tess_free(s->groups);
-    tess_free(s);
-}
-
 static group *find_group(const tess_store *s, const char *name)
 {
     for (size_t i = 0; i < s->n_groups; i++) {
@@ -153,9 +135,31 @@ static void lay_out(group *g)
 
 static tess_status allocate(group *g)
 {
+    if (g->data) {
+        return TESS_OK;
+    }
     lay_out(g);
     g->data = tess_alloc_array((size_t)g->n, sizeof *g->data);
     return g->data ? TESS_OK : TESS_NOMEM;
+}
+
+static void free_group(group *g)
+{
+    for (size_t k = 0; k < g->n_entries; k++) {
+        tess_free(g->entries[k].name);
+    }
+    tess_free(g->entries);
+    tess_free(g->name);
+    tess_free(g->data);
+    *g = (group){0};
+}
+
+static tess_status fill_mirror(const tess_store *s, group *g, const group *like)
+{
+    for (size_t i = 0; i < like->n_entries; i++) {
+        TESS_TRY(add_entry(g, like->entries[i].name, like->entries[i].shape));
+    }
+    return s->allocated ? allocate(g) : TESS_OK;
 }
 
 tess_status tess_store_mirror(tess_store *s, const char *group_name, const char *like)
@@ -166,11 +170,23 @@ tess_status tess_store_mirror(tess_store *s, const char *group_name, const char 
         return TESS_FAIL(TESS_INVALID, "store: %s cannot mirror %s", group_name, like);
     }
     TESS_TRY(add_group(s, group_name, &g));
-    from = find_group(s, like);
-    for (size_t i = 0; i < from->n_entries; i++) {
-        TESS_TRY(add_entry(g, from->entries[i].name, from->entries[i].shape));
+    tess_status st = fill_mirror(s, g, find_group(s, like));
+    if (st) {
+        free_group(g);
+        s->n_groups--;
     }
-    return s->allocated ? allocate(g) : TESS_OK;
+    return st;
+}
+
+void tess_store_free(tess_store *s)
+{
+    for (size_t i = 0; s && i < s->n_groups; i++) {
+        free_group(&s->groups[i]);
+    }
+    if (s) {
+        tess_free(s->groups);
+        tess_free(s);
+    }
 }
 
 tess_status tess_store_allocate(tess_store *s)
@@ -242,51 +258,98 @@ static float f32_from_f16(uint16_t h)
     return f;
 }
 
-/* False for an element type that holds no weights. */
-static bool read_floats(const tess_tensor *t, float *out, int64_t n)
+static bool is_float(const tess_tensor *t)
+{
+    return strcmp(t->dtype, "F32") == 0 || strcmp(t->dtype, "BF16") == 0 ||
+           strcmp(t->dtype, "F16") == 0;
+}
+
+static void read_floats(const tess_tensor *t, float *out, int64_t n)
 {
     if (strcmp(t->dtype, "F32") == 0) {
         memcpy(out, t->data, (size_t)n * sizeof *out);
-        return true;
+        return;
     }
     bool bf16 = strcmp(t->dtype, "BF16") == 0;
-    if (!bf16 && strcmp(t->dtype, "F16") != 0) {
-        return false;
-    }
     for (int64_t i = 0; i < n; i++) {
         uint16_t half;
         memcpy(&half, t->data + 2 * i, 2);
         out[i] = bf16 ? tess_f32_from_bf16(half) : f32_from_f16(half);
     }
-    return true;
 }
 
-static void complain(tess_buf *out, const char *what, const char *name)
+/* What does not fit, for one message: as many as MAX_LISTED bytes hold, and how many more. */
+#define MAX_LISTED 1500
+typedef struct misfits {
+    tess_buf list;
+    int64_t n, n_left_out;
+} misfits;
+
+static void complain(misfits *m, const char *what, const char *name)
 {
-    if (out->n_bytes < 2000) {
-        tess_buf_addf(out, "%s%s %s", out->n_bytes ? ", " : "", what, name);
+    m->n++;
+    if (m->list.n_bytes + strlen(name) > MAX_LISTED) {
+        m->n_left_out++;
+        return;
+    }
+    tess_buf_addf(&m->list, "%s%s %s", m->list.n_bytes ? ", " : "", what, name);
+}
+
+static void complain_shape(misfits *m, const char *name, const tess_shape *found,
+                           const tess_shape *expected)
+{
+    tess_buf text = {0};
+    tess_buf_addf(&text, "%s (expected ", name);
+    tess_shape_print(expected, &text);
+    tess_buf_adds(&text, ", found ");
+    tess_shape_print(found, &text);
+    tess_buf_adds(&text, ")");
+    complain(m, "misshapen", text.data ? text.data : name);
+    tess_buf_deinit(&text);
+}
+
+/* The file's tensor for entry i of g; NULL when there is no memory for its name. */
+static const char *entry_name(const group *g, size_t i, const char *prefix, tess_buf *buf)
+{
+    tess_buf_clear(buf);
+    tess_buf_addf(buf, "%s%s", prefix, g->entries[i].name);
+    return buf->failed ? NULL : buf->data;
+}
+
+static void check_entry(const entry *e, const char *name, const tess_tensor *t, misfits *m)
+{
+    if (!t) {
+        complain(m, "missing", name);
+    } else if (!tess_shape_equal(&t->shape, &e->shape)) {
+        complain_shape(m, name, &t->shape, &e->shape);
+    } else if (!is_float(t)) {
+        complain(m, "no float type in", name);
     }
 }
 
-static void load_entry(const entry *e, float *data, const tess_tensors *t, const char *prefix,
-                       tess_buf *wrong)
+static void find_extra(const group *g, const tess_tensors *t, const char *prefix, misfits *m)
 {
-    char *name = tess_format("%s%s", prefix, e->name);
-    const tess_tensor *x = name ? tess_tensors_find(t, name) : NULL;
-    if (!x) {
-        complain(wrong, "missing", name ? name : e->name);
-    } else if (!tess_shape_equal(&x->shape, &e->shape)) {
-        tess_buf shapes = {0};
-        tess_shape_print(&x->shape, &shapes);
-        tess_buf_adds(&shapes, " instead of ");
-        tess_shape_print(&e->shape, &shapes);
-        tess_buf_addf(&shapes, " for %s", name);
-        complain(wrong, "shape", shapes.data ? shapes.data : name);
-        tess_buf_deinit(&shapes);
-    } else if (!read_floats(x, data + e->offset, tess_shape_count(&e->shape))) {
-        complain(wrong, "no float type in", name);
+    size_t n_prefix = strlen(prefix);
+    for (int64_t i = 0; i < tess_tensors_count(t); i++) {
+        const char *name = tess_tensors_at(t, i)->name;
+        if (strncmp(name, prefix, n_prefix) == 0 && !find_entry(g, name + n_prefix)) {
+            complain(m, "unexpected", name);
+        }
     }
-    tess_free(name);
+}
+
+static tess_status report_misfits(const misfits *m)
+{
+    TESS_TRY(tess_buf_check(&m->list));
+    if (m->n == 0) {
+        return TESS_OK;
+    }
+    char more[32] = "";
+    if (m->n_left_out > 0) {
+        snprintf(more, sizeof more, " and %lld more", (long long)m->n_left_out);
+    }
+    return TESS_FAIL(TESS_FORMAT, "weights do not fit the model: %s%s",
+                     m->list.data ? m->list.data : "", more);
 }
 
 tess_status tess_store_load(tess_store *s, const char *group_name, const tess_tensors *t,
@@ -296,20 +359,21 @@ tess_status tess_store_load(tess_store *s, const char *group_name, const tess_te
     if (!g || !g->data) {
         return TESS_FAIL(TESS_INVALID, "store: no group %s to load into", group_name);
     }
-    tess_buf wrong = {0};
-    size_t n_prefix = strlen(prefix);
-    for (size_t i = 0; i < g->n_entries; i++) {
-        load_entry(&g->entries[i], g->data, t, prefix, &wrong);
+    misfits wrong = {0};
+    tess_buf buf = {0};
+    const char *name = NULL;
+    for (size_t i = 0; i < g->n_entries && (name = entry_name(g, i, prefix, &buf)); i++) {
+        check_entry(&g->entries[i], name, tess_tensors_find(t, name), &wrong);
     }
-    for (int64_t i = 0; i < tess_tensors_count(t); i++) {
-        const char *name = tess_tensors_at(t, i)->name;
-        if (strncmp(name, prefix, n_prefix) == 0 && !find_entry(g, name + n_prefix)) {
-            complain(&wrong, "unexpected", name);
-        }
+    find_extra(g, t, prefix, &wrong);
+    tess_status st = tess_buf_check(&buf);
+    st = st ? st : report_misfits(&wrong);
+    for (size_t i = 0; st == TESS_OK && i < g->n_entries; i++) {
+        const entry *e = &g->entries[i];
+        const tess_tensor *x = tess_tensors_find(t, entry_name(g, i, prefix, &buf));
+        read_floats(x, g->data + e->offset, tess_shape_count(&e->shape));
     }
-    tess_status st = wrong.n_bytes
-                         ? TESS_FAIL(TESS_FORMAT, "weights do not fit the model: %s", wrong.data)
-                         : TESS_OK;
-    tess_buf_deinit(&wrong);
+    tess_buf_deinit(&buf);
+    tess_buf_deinit(&wrong.list);
     return st;
 }
