@@ -7,7 +7,7 @@
  * The manifest is written last, then the directory is moved into place.
  */
 #include "index/manifest.h"
-#include "index/place.h"
+#include "index/index_dir.h"
 #include "index/rows.h"
 
 #include <limits.h>

@@ -13,8 +13,8 @@
 
 #include "serve/assets.h"
 #include "serve/http.h"
-#include "serve/pool.h"
-#include "serve/query.h"
+#include "serve/worker_pool.h"
+#include "serve/search_query.h"
 
 #define MAX_PICTURE_BYTES ((size_t)64 << 20) /* of a source that is read for a thumbnail */
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as the body of a search request: the first byte picks the content type. What is
  * accepted lies within the limits and within the body or the arena. */
-#include "serve/query.h"
+#include "serve/search_query.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -171,6 +171,35 @@ static void test_k_and_queries_are_checked(void **state)
     remove_temp(dir);
 }
 
+/* With one list visited FAISS cannot fill k places and pads with -1. */
+static void test_padding_never_escapes(void **state)
+{
+    (void)state;
+    enum { N = 400, K = 400 };
+    char *dir = temp_dir();
+    char *path = tess_format("%s/ix", dir);
+    float *x = random_vectors(N, 8, 1);
+    tess_index_options options = {
+        .dim = 8, .fingerprint = FINGERPRINT, .factory = "IVF8,Flat", .n_probe = 1};
+    tess_index_builder *b = NULL;
+    assert_ok(tess_index_builder_open(path, &options, &b));
+    assert_ok(add_rows(b, x, N));
+    assert_ok(tess_index_builder_commit(b));
+    tess_index *ix = NULL;
+    assert_ok(tess_index_open(path, FINGERPRINT, &ix));
+    tess_hit hits[K];
+    int64_t n_hits = 0;
+    assert_ok(tess_index_search(ix, x, 1, K, hits, &n_hits));
+    assert_in_range(n_hits, 1, N - 1);
+    for (int64_t i = 0; i < n_hits; i++) {
+        assert_true(hits[i].row >= 0 && hits[i].row < N);
+    }
+    tess_index_close(ix);
+    tess_free(x);
+    tess_free(path);
+    remove_temp(dir);
+}
+
 static void test_rows_come_back_whole(void **state)
 {
     (void)state;
@@ -458,6 +487,7 @@ int main(void)
         cmocka_unit_test(test_compressed_and_graph_indexes_find_most),
         cmocka_unit_test(test_ef_search_reaches_the_index),
         cmocka_unit_test(test_k_and_queries_are_checked),
+        cmocka_unit_test(test_padding_never_escapes),
         cmocka_unit_test(test_rows_come_back_whole),
         cmocka_unit_test(test_words_match_captions),
         cmocka_unit_test(test_bad_rows_are_refused_by_key),

@@ -9,7 +9,7 @@
 
 #include "serve/base64.h"
 #include "serve/multipart.h"
-#include "serve/query.h"
+#include "serve/search_query.h"
 
 #define FORM "multipart/form-data; boundary=xyz"
 #define PART(name, data)                                                                           \

@@ -5,7 +5,7 @@
  * about the number of cores in use, OpenMP's teams belong to threads that stay, and a full queue is
  * an honest 503 instead of a server that slows down for everyone.
  */
-#include "serve/pool.h"
+#include "serve/worker_pool.h"
 
 #include <pthread.h>
 

@@ -6,7 +6,7 @@
  * process id.  An older index is exchanged for the new one by one system call (Linux 3.15); file
  * systems that cannot get two renames, the first undone if the second fails.
  */
-#include "index/place.h"
+#include "index/index_dir.h"
 
 #include "base/fault.h"
 #include "index/manifest.h"
@@ -187,7 +187,6 @@ static tess_status move_into_place(tess__place *p)
 
 tess_status tess__place_commit(tess__place *p)
 {
-    TESS_TRY(tess_dir_sync(p->work));
     TESS_TRY(move_into_place(p));
     return tess_dir_sync(p->parent);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The directory that an index is built in, and its move into place. */
-#ifndef TESSERA_INDEX_PLACE_H
-#define TESSERA_INDEX_PLACE_H
+#ifndef TESSERA_INDEX_INDEX_DIR_H
+#define TESSERA_INDEX_INDEX_DIR_H
 
 #include "tessera/base.h"
 
@@ -16,8 +16,9 @@ typedef struct tess__place {
 
 /* Checks what is at `dir`, makes and locks an empty work directory. */
 TESS_MUST_USE tess_status tess__place_open(const char *dir, bool replace, tess__place *out);
-/* Syncs the work directory and gives it the final name, in one step also where an index was.  When
- * only the sync after that fails, the new index is in place although TESS_IO is returned. */
+/* Gives the work directory the final name, in one step also where an index was, and syncs.  What is
+ * inside is on the disk already: writing the manifest last synced the directory.  When only the
+ * sync after the move fails, the new index is in place although TESS_IO is returned. */
 TESS_MUST_USE tess_status tess__place_commit(tess__place *p);
 /* Removes the work directory, or the older index that the commit put there, and frees. */
 void tess__place_deinit(tess__place *p);

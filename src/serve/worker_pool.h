@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A few worker threads and a short queue: where everything that costs processor time happens. */
-#ifndef TESSERA_SERVE_POOL_H
-#define TESSERA_SERVE_POOL_H
+#ifndef TESSERA_SERVE_WORKER_POOL_H
+#define TESSERA_SERVE_WORKER_POOL_H
 
 #include "tessera/base.h"
 

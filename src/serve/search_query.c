@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a client searches for.  Both forms of a request fill one struct, which is then checked once.
  */
-#include "serve/query.h"
+#include "serve/search_query.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a client searches for, out of JSON or a form. */
-#ifndef TESSERA_SERVE_QUERY_H
-#define TESSERA_SERVE_QUERY_H
+#ifndef TESSERA_SERVE_SEARCH_QUERY_H
+#define TESSERA_SERVE_SEARCH_QUERY_H
 
 #include "serve/http.h"
 #include "tessera/index.h"
