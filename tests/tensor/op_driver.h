@@ -148,7 +148,7 @@ static inline const char *driver_build(driver *d)
     const tess_case *c = d->c;
     d->g = tess_graph_new();
     for (int i = 0; i < c->n_in; i++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "x%d", i);
         d->in[i] = tess_input(d->g, name, c->in[i].dtype, c->in[i].shape);
     }

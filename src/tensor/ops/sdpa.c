@@ -217,6 +217,36 @@ static tess_attention_args piece(const tess_exec *e, const geometry *s, segment 
     };
 }
 
+static void fetch_rows(const void *x, tess_dtype t, int64_t stride, int64_t n, int64_t width)
+{
+    const size_t item = tess_dtype_bytes(t);
+    for (int64_t r = 0; r < n; r++) {
+        const char *row = (const char *)x + (size_t)(r * stride) * item;
+        for (size_t b = 0; b < (size_t)width * item; b += 64) {
+            __builtin_prefetch(row + b, 0, 2);
+        }
+    }
+}
+
+/* A head's rows are short runs far apart, which no hardware prefetcher follows: the rows of the
+ * next piece are asked for before this one is computed. */
+static void fetch_next(const tess_exec *e, const geometry *s, int64_t i)
+{
+    if (i + 1 >= s->n_segments * s->heads) {
+        return;
+    }
+    const segment g = find(s, e->in[OFFSETS].data, (i + 1) / s->heads);
+    const tess_attention_args a = piece(e, s, g, (i + 1) % s->heads);
+    fetch_rows(a.q, a.dtype, a.q_stride, a.n_q, a.head_dim);
+    fetch_rows(a.k, a.dtype, a.k_stride, a.n_k, a.head_dim);
+    fetch_rows(a.v, a.dtype, a.v_stride, a.n_k, a.head_dim);
+    if (e->n_in > DY) {
+        const int64_t first = g.q * s->width + (i + 1) % s->heads * s->head_dim;
+        fetch_rows(tess__at(e->in[DY].data, a.dtype, first), a.dtype, a.y_stride, a.n_q,
+                   a.head_dim);
+    }
+}
+
 static tess_status cpu(const tess_exec *e)
 {
     const tess_kernels *k = tess__kernels();
@@ -234,6 +264,7 @@ static tess_status cpu(const tess_exec *e)
         const segment g = find(&s, offsets, i / s.heads);
         const int64_t h = i % s.heads;
         tess_attention_args a = piece(e, &s, g, h);
+        fetch_next(e, &s, i);
         a.y = tess__at_mut(y.data, y.dtype, g.q * s.width + h * s.head_dim);
         a.lse = (float *)lse.data + h * s.n_q + g.q;
         a.scratch = (float *)e->scratch + floats * omp_get_thread_num();
@@ -262,6 +293,7 @@ static tess_status grad_cpu(const tess_exec *e)
         const segment g = find(&s, offsets, i / s.heads);
         const int64_t h = i % s.heads, d = h * s.head_dim;
         tess_attention_args a = piece(e, &s, g, h);
+        fetch_next(e, &s, i);
         a.dy = tess__at(e->in[DY].data, t, g.q * s.width + d);
         a.lse = (float *)e->in[LSE].data + h * s.n_q + g.q;
         a.dq = tess__at_mut(dq.data, t, g.q * s.q_row + d);
