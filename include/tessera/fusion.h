@@ -6,7 +6,7 @@
  *   open_clip_config.json          model_cfg, preprocess_cfg (OpenCLIP), tessera (objectives)
  *   open_clip_model.safetensors    parameters under OpenCLIP's native names, f32
  *   tokenizer.model                SentencePiece
- *   tessera.json                   fingerprint: hashes of weights, preprocessing, tokenizer
+ *   tessera.json                   fingerprint: a hash of weights, towers, preprocessing, tokenizer
  */
 #ifndef TESSERA_FUSION_H
 #define TESSERA_FUSION_H
@@ -34,10 +34,12 @@ TESS_MUST_USE tess_status tess_model_new(const char *config_path, const char *to
 TESS_MUST_USE tess_status tess_model_open(const char *dir, tess_precision precision,
                                           tess_model **out);
 void tess_model_free(tess_model *m);
-/* Writes a model directory, whole or absent (an existing one is replaced). */
+/* Writes a model directory, whole or absent; an existing one is replaced, a directory that holds
+ * anything else is refused. */
 TESS_MUST_USE tess_status tess_model_save(tess_model *m, const char *dir);
 
-/* "16 hex-16 hex...": a hash over weights, preprocessing and tokenizer; what an index records. */
+/* 32 hex digits: a hash over everything that decides a vector (weights, towers, preprocessing,
+ * tokenizer); what an index records. */
 TESS_MUST_USE tess_status tess_model_fingerprint(tess_model *m, char out[33]);
 int64_t tess_model_embed_dim(const tess_model *m);
 int64_t tess_model_image_size(const tess_model *m);

@@ -10,6 +10,7 @@
 
 #define PICTURES_PER_RUN 128
 #define SEGMENTS_PER_RUN 512
+#define ROWS_PER_RUN     16384
 
 static void free_plan(tess_embed_plan *p)
 {
@@ -182,6 +183,16 @@ static tess_status run_tokens(tess_model *m, const int32_t *tokens, const int64_
     return TESS_OK;
 }
 
+/* As many of n segments as one run takes; at least one. */
+static int64_t segments_of_run(const int64_t *offsets, int64_t n)
+{
+    int64_t k = 1;
+    while (k < n && k < SEGMENTS_PER_RUN && offsets[k + 1] - offsets[0] <= ROWS_PER_RUN) {
+        k++;
+    }
+    return k;
+}
+
 tess_status tess_model_embed_tokens(tess_model *m, const int32_t *tokens, const int64_t *offsets,
                                     int64_t n, float *out)
 {
@@ -193,8 +204,8 @@ tess_status tess_model_embed_tokens(tess_model *m, const int32_t *tokens, const 
                              (long long)m->config.text.context_length);
         }
     }
-    for (int64_t i = 0; i < n; i += SEGMENTS_PER_RUN) {
-        int64_t k = n - i < SEGMENTS_PER_RUN ? n - i : SEGMENTS_PER_RUN;
+    for (int64_t i = 0, k; i < n; i += k) {
+        k = segments_of_run(offsets + i, n - i);
         TESS_TRY(run_tokens(m, tokens, offsets + i, k, out + i * m->config.embed_dim));
     }
     return TESS_OK;

@@ -35,6 +35,7 @@ static const struct {
     {"query", INIT_WIDTH, 0},
     {"in_proj_weight", INIT_WIDTH, 0},
     {"q_proj_weight", INIT_WIDTH, 0},
+    {"kv_proj_weight", INIT_WIDTH, 0},
     {"out_proj.weight", INIT_RESIDUAL, 0},
     {"c_fc.weight", INIT_HIDDEN, 0},
     {"c_proj.weight", INIT_RESIDUAL, 0},

@@ -4,9 +4,11 @@
 
 #include <string.h>
 
-#define CONFIG_FILE  "open_clip_config.json"
-#define WEIGHTS_FILE "open_clip_model.safetensors"
-#define SUMMARY_FILE "tessera.json"
+#define CONFIG_FILE    "open_clip_config.json"
+#define WEIGHTS_FILE   "open_clip_model.safetensors"
+#define SUMMARY_FILE   "tessera.json"
+
+#define SUMMARY_FORMAT 1
 
 /* ---- parameters ---------------------------------------------------------------------------- */
 
@@ -182,22 +184,33 @@ static tess_status hash_weights(const tess_model *m, char out[33])
     return TESS_OK;
 }
 
+/* What the weights alone do not say: heads, activations, pooling, masks, pixels. */
+static void describe_towers(const tess_model *m, tess_buf *out)
+{
+    tess_json_writer w = {.buf = out};
+    tess_json_begin_array(&w);
+    tess__vit_config_write(&m->config.vision, &w);
+    tess__text_config_write(&m->config.text, &w);
+    tess_json_end_array(&w);
+    tess_preprocess_write(&m->config.preprocess, out);
+}
+
 tess_status tess_model_fingerprint(tess_model *m, char out[33])
 {
     char weights[33];
     TESS_TRY(hash_weights(m, weights));
-    tess_buf preprocess = {0};
-    tess_preprocess_write(&m->config.preprocess, &preprocess);
+    tess_buf towers = {0};
+    describe_towers(m, &towers);
     tess_hash128_state *s = tess_hash128_new();
-    tess_status st = s ? tess_buf_check(&preprocess) : TESS_NOMEM;
+    tess_status st = s ? tess_buf_check(&towers) : TESS_NOMEM;
     if (s) {
         const char *tokens = tess_tokenizer_hash(m->tokenizer);
         tess_hash128_add(s, weights, 32);
-        tess_hash128_add(s, preprocess.data ? preprocess.data : "", preprocess.n_bytes);
+        tess_hash128_add(s, towers.data ? towers.data : "", towers.n_bytes);
         tess_hash128_add(s, tokens, strlen(tokens));
         tess_hash128_finish(s, out);
     }
-    tess_buf_deinit(&preprocess);
+    tess_buf_deinit(&towers);
     return st;
 }
 
@@ -231,7 +244,7 @@ static tess_status save_summary(tess_model *m, const char *path)
     tess_json_writer w = {.buf = &b, .pretty = true};
     tess_json_begin_object(&w);
     tess_json_key(&w, "format");
-    tess_json_add_int(&w, 1);
+    tess_json_add_int(&w, SUMMARY_FORMAT);
     tess_json_key(&w, "tessera_version");
     tess_json_add_string(&w, TESS_VERSION);
     tess_json_key(&w, "fingerprint");
@@ -273,12 +286,51 @@ static tess_status save_parts(tess_model *m, const char *dir)
     return st;
 }
 
+/* Only what is a model is ever replaced: a mistyped path must not cost somebody's files. */
+static tess_status check_replaceable(const char *dir)
+{
+    if (!tess_path_exists(dir)) {
+        return TESS_OK;
+    }
+    char *config = tess_format("%s/" CONFIG_FILE, dir);
+    bool is_model = config && tess_path_exists(config);
+    tess_names names = {0};
+    tess_status st = config ? TESS_OK : TESS_NOMEM;
+    st = st ? st : tess_dir_list(dir, false, &names);
+    if (st == TESS_OK && !is_model && names.n_names > 0) {
+        st = TESS_FAIL(TESS_INVALID,
+                       "it exists and is no model directory: name another, or remove it yourself");
+    }
+    tess_names_deinit(&names);
+    tess_free(config);
+    return st;
+}
+
+static tess_status save_beside(tess_model *m, const char *dir, const char *fresh)
+{
+    TESS_TRY(check_replaceable(dir));
+    TESS_TRY(tess_dir_remove(fresh));
+    tess_status st = save_parts(m, fresh);
+    st = st ? st : tess_dir_replace(fresh, dir);
+    if (st) {
+        char *why = tess_strdup(tess_error());
+        tess_status ignored = tess_dir_remove(fresh); /* what a failed save leaves */
+        (void)ignored;
+        st = why ? TESS_FAIL(st, "%s", why) : st;
+        tess_free(why);
+    }
+    return st;
+}
+
 tess_status tess_model_save(tess_model *m, const char *dir)
 {
-    char *fresh = tess_format("%s.new", dir);
-    tess_status st = fresh ? tess_dir_remove(fresh) : TESS_NOMEM;
-    st = st ? st : save_parts(m, fresh);
-    st = st ? st : tess_dir_replace(fresh, dir);
+    size_t n = strlen(dir);
+    while (n > 1 && dir[n - 1] == '/') {
+        n--;
+    }
+    char *plain = tess_strndup(dir, n), *fresh = tess_format("%.*s.saving", (int)n, dir);
+    tess_status st = plain && fresh ? save_beside(m, plain, fresh) : TESS_NOMEM;
+    tess_free(plain);
     tess_free(fresh);
     return st ? tess_error_prefix(st, "saving model %s", dir) : TESS_OK;
 }
@@ -297,8 +349,14 @@ static tess_status check_summary(tess_model *m, const char *path)
     char have[33];
     tess_json_doc *doc = NULL;
     TESS_TRY(tess_json_load(path, &doc));
-    const char *want = tess_json_string(tess_json_get(tess_json_root(doc), "fingerprint"), "");
+    const tess_json *root = tess_json_root(doc);
+    const char *want = tess_json_string(tess_json_get(root, "fingerprint"), "");
+    int64_t format = tess_json_int(tess_json_get(root, "format"), 0);
     tess_status st = tess_model_fingerprint(m, have);
+    if (st == TESS_OK && format != SUMMARY_FORMAT) {
+        st = TESS_FAIL(TESS_UNSUPPORTED, "%s: expected format %d, found %lld", path, SUMMARY_FORMAT,
+                       (long long)format);
+    }
     if (st == TESS_OK && strcmp(have, want) != 0) {
         st = TESS_FAIL(TESS_FORMAT,
                        "%s: recorded fingerprint %.32s, but the files give %s: a file was changed "

@@ -96,59 +96,85 @@ static tess_status read_model(const tess_json *obj, const char *name, tess_arena
     if (part.quick_gelu) {
         c->vision.act = c->text.act = "quick_gelu";
     }
-    TESS_TRY(tess__vit_config_read(part.vision, "model_cfg.vision_cfg", arena, &c->vision));
-    return tess__text_config_read(part.text, "model_cfg.text_cfg", arena, &c->text);
+    const char *vision = tess_arena_format(arena, "%s.vision_cfg", name);
+    const char *text = tess_arena_format(arena, "%s.text_cfg", name);
+    if (!vision || !text) {
+        return TESS_NOMEM;
+    }
+    TESS_TRY(tess__vit_config_read(part.vision, vision, arena, &c->vision));
+    return tess__text_config_read(part.text, text, arena, &c->text);
 }
 
-static tess_status read_tessera(const tess_json *obj, tess_arena *arena, tess_objectives *out)
+static tess_status read_tessera(const tess_json *obj, const char *path, tess_arena *arena,
+                                tess_objectives *out)
 {
     *out = (tess_objectives){.image_text = {TESS_OBJECTIVE_SOFTMAX, 1.0}};
     if (!obj) {
         return TESS_OK;
     }
     tessera_part part = {0};
-    TESS_TRY(tess_json_read_fields(obj, "tessera", tessera_fields, TESS_COUNT(tessera_fields),
-                                   arena, &part));
-    TESS_TRY(read_objective(part.image_text, "tessera.image_text", arena, &out->image_text));
-    return read_objective(part.text_text, "tessera.text_text", arena, &out->text_text);
+    const char *name = tess_arena_format(arena, "%s: tessera", path);
+    const char *image_text = tess_arena_format(arena, "%s: tessera.image_text", path);
+    const char *text_text = tess_arena_format(arena, "%s: tessera.text_text", path);
+    if (!name || !image_text || !text_text) {
+        return TESS_NOMEM;
+    }
+    TESS_TRY(
+        tess_json_read_fields(obj, name, tessera_fields, TESS_COUNT(tessera_fields), arena, &part));
+    TESS_TRY(read_objective(part.image_text, image_text, arena, &out->image_text));
+    return read_objective(part.text_text, text_text, arena, &out->text_text);
 }
 
-static tess_status read_config(const tess_json *root, tess_arena *arena, tess_model_config *c)
+static tess_status read_preprocess(const tess_json *obj, const char *path, tess_arena *arena,
+                                   tess_model_config *c)
+{
+    const int32_t side = (int32_t)c->vision.image_size;
+    const char *name = tess_arena_format(arena, "%s: preprocess_cfg", path);
+    if (!name) {
+        return TESS_NOMEM;
+    }
+    c->preprocess = tess_preprocess_default();
+    TESS_TRY(tess_preprocess_read(obj, name, &c->preprocess));
+    if (!tess_json_get(obj, "size")) {
+        c->preprocess.width = c->preprocess.height = side;
+    }
+    if (c->preprocess.width != side || c->preprocess.height != side) {
+        return TESS_FAIL(TESS_INVALID, "%s.size is %d x %d, but vision_cfg.image_size is %d", name,
+                         c->preprocess.width, c->preprocess.height, side);
+    }
+    return TESS_OK;
+}
+
+tess_status tess__model_config_read(const tess_json *root, const char *path, tess_arena *arena,
+                                    tess_model_config *c)
 {
     top t = {0};
     /* A bare model_cfg, as in OpenCLIP's presets, is taken too. */
-    if (tess_json_get(root, "vision_cfg")) {
+    bool bare = tess_json_get(root, "vision_cfg") != NULL;
+    const char *name = bare ? path : tess_arena_format(arena, "%s: model_cfg", path);
+    if (!name) {
+        return TESS_NOMEM;
+    }
+    if (bare) {
         t.model = root;
     } else {
-        TESS_TRY(
-            tess_json_read_fields(root, "config", top_fields, TESS_COUNT(top_fields), arena, &t));
+        TESS_TRY(tess_json_read_fields(root, path, top_fields, TESS_COUNT(top_fields), arena, &t));
     }
     if (!t.model) {
-        return TESS_FAIL(TESS_INVALID, "expected an object with model_cfg");
+        return TESS_FAIL(TESS_INVALID, "%s: expected an object with model_cfg", path);
     }
-    TESS_TRY(read_model(t.model, "model_cfg", arena, c));
-    c->preprocess = tess_preprocess_default();
-    c->preprocess.width = c->preprocess.height = (int32_t)c->vision.image_size;
-    TESS_TRY(tess_preprocess_read(t.preprocess, "preprocess_cfg", &c->preprocess));
-    if (!t.preprocess || !tess_json_get(t.preprocess, "size")) {
-        c->preprocess.width = c->preprocess.height = (int32_t)c->vision.image_size;
-    }
-    if (c->preprocess.width != c->vision.image_size ||
-        c->preprocess.height != c->vision.image_size) {
-        return TESS_FAIL(
-            TESS_INVALID, "preprocess_cfg.size is %d x %d, but vision_cfg.image_size is %lld",
-            c->preprocess.width, c->preprocess.height, (long long)c->vision.image_size);
-    }
-    return read_tessera(t.tessera, arena, &c->objectives);
+    TESS_TRY(read_model(t.model, name, arena, c));
+    TESS_TRY(read_preprocess(t.preprocess, path, arena, c));
+    return read_tessera(t.tessera, path, arena, &c->objectives);
 }
 
 tess_status tess__model_config_load(const char *path, tess_arena *arena, tess_model_config *out)
 {
     tess_json_doc *doc = NULL;
     TESS_TRY(tess_json_load(path, &doc));
-    tess_status st = read_config(tess_json_root(doc), arena, out);
+    tess_status st = tess__model_config_read(tess_json_root(doc), path, arena, out);
     tess_json_free(doc);
-    return st ? tess_error_prefix(st, "%s", path) : TESS_OK;
+    return st;
 }
 
 /* ---- writing ------------------------------------------------------------------------------- */

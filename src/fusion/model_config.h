@@ -19,7 +19,9 @@ typedef struct tess_model_config {
     tess_objectives objectives;
 } tess_model_config;
 
-/* Strings live in the arena. */
+/* Strings live in the arena; `path` is for messages: "path: model_cfg.vision_cfg.key: ...". */
+TESS_MUST_USE tess_status tess__model_config_read(const tess_json *root, const char *path,
+                                                  tess_arena *arena, tess_model_config *out);
 TESS_MUST_USE tess_status tess__model_config_load(const char *path, tess_arena *arena,
                                                   tess_model_config *out);
 void tess__model_config_write(const tess_model_config *c, tess_buf *out);

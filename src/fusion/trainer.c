@@ -53,6 +53,11 @@ static tess_value objective(tess_graph *g, const tess_model *m, tess_objective o
     return tess_contrast_sigmoid(g, a, b, scale, bias);
 }
 
+static bool uses_pictures(const tess_trainer *t)
+{
+    return t->model->config.objectives.image_text.weight > 0;
+}
+
 static tess_value total_loss(tess_graph *g, const tess_trainer *t, tess_value image,
                              tess_value text)
 {
@@ -61,7 +66,7 @@ static tess_value total_loss(tess_graph *g, const tess_trainer *t, tess_value im
     tess_value losses[2];
     float weights[2];
     int n = 0;
-    if (o->image_text.weight > 0) {
+    if (uses_pictures(t)) {
         losses[n] = objective(g, t->model, o->image_text, image, text, "logit_scale");
         weights[n++] = (float)(o->image_text.weight / (double)t->o.accumulate);
     }
@@ -78,7 +83,7 @@ static bool locked(const tess_trainer *t, const char *name)
 {
     bool visual = strncmp(name, "visual.", 7) == 0;
     bool scale = strncmp(name, "logit_", 6) == 0;
-    return visual ? t->o.lock_image : t->o.lock_text && !scale;
+    return visual ? t->o.lock_image || !uses_pictures(t) : t->o.lock_text && !scale;
 }
 
 /* Gradients of everything that is not frozen, each added to its accumulator. */
@@ -119,9 +124,11 @@ static tess_status build_graph(const tess_trainer *t, int64_t rows, tess_graph *
         .positions = tess_input(g, "positions", TESS_I32, TESS_SHAPE_OF(rows)),
         .offsets = tess_input(g, "offsets", TESS_I32, TESS_SHAPE_OF(k * b + 1)),
     };
-    tess_value image = tess__picture_tower(g, m, pictures, t->o.recompute);
+    tess_value image = uses_pictures(t) ? tess__picture_tower(g, m, pictures, t->o.recompute) : 0;
     tess_value text = tess__caption_tower(g, m, in, t->o.recompute);
-    TESS_SHAPE(g, image, b, m->config.embed_dim);
+    if (image) {
+        TESS_SHAPE(g, image, b, m->config.embed_dim);
+    }
     TESS_SHAPE(g, text, k * b, m->config.embed_dim);
     *loss = total_loss(g, t, image, text);
     return add_gradients(g, t, *loss);
@@ -190,6 +197,39 @@ static tess_status find_step(tess_trainer *t, int64_t rows, step_plan **out)
     return TESS_OK;
 }
 
+/* AdamW over one entry of all four groups, or with the empty name over all of them at once. */
+static void add_adamw(tess_graph *g, const tess_trainer *t, tess_value hyper, const char *name,
+                      tess_shape shape, int64_t n_decayed)
+{
+    static const char *const groups[4] = {"param", "grad", "m", "v"};
+    tess_value x[4];
+    for (int i = 0; i < 4; i++) {
+        x[i] = tess_reshape(g, tess_state(g, groups[i], name, TESS_F32, shape),
+                            TESS_SHAPE_OF(tess_shape_count(&shape)));
+    }
+    tess_adamw(g, x[0], x[1], x[2], x[3], hyper, t->norm,
+               (tess_adamw_options){.beta1 = t->o.beta1,
+                                    .beta2 = t->o.beta2,
+                                    .eps = t->o.eps,
+                                    .weight_decay = t->o.weight_decay,
+                                    .clip = t->o.clip,
+                                    .n_decayed = n_decayed});
+}
+
+/* Frozen parameters are stepped over: their gradient is zero, but decay would still shrink them. */
+static void add_unlocked(tess_graph *g, const tess_trainer *t, tess_value hyper)
+{
+    const tess_store *s = t->model->store;
+    float *data;
+    tess_shape shape;
+    for (int64_t i = 0; i < tess_store_n_entries(s, "param"); i++) {
+        const char *name = tess_store_entry(s, "param", i, &data, &shape);
+        if (!locked(t, name)) {
+            add_adamw(g, t, hyper, name, shape, shape.rank > 1 ? tess_shape_count(&shape) : 0);
+        }
+    }
+}
+
 static tess_status build_update(tess_trainer *t)
 {
     tess_store *s = t->model->store;
@@ -200,19 +240,13 @@ static tess_status build_update(tess_trainer *t)
         return TESS_NOMEM;
     }
     tess_shape flat = TESS_SHAPE_OF(n);
-    tess_value param = tess_state(g, "param", "", TESS_F32, flat);
-    tess_value grad = tess_state(g, "grad", "", TESS_F32, flat);
-    tess_value m = tess_state(g, "m", "", TESS_F32, flat);
-    tess_value v = tess_state(g, "v", "", TESS_F32, flat);
     tess_value hyper = tess_input(g, "hyper", TESS_F32, TESS_SHAPE_OF(HYPER_COUNT));
-    t->norm = tess_sumsq(g, grad);
-    tess_adamw(g, param, grad, m, v, hyper, t->norm,
-               (tess_adamw_options){.beta1 = t->o.beta1,
-                                    .beta2 = t->o.beta2,
-                                    .eps = t->o.eps,
-                                    .weight_decay = t->o.weight_decay,
-                                    .clip = t->o.clip,
-                                    .n_decayed = tess_store_n_decayed(s, "param")});
+    t->norm = tess_sumsq(g, tess_state(g, "grad", "", TESS_F32, flat));
+    if (t->o.lock_image || t->o.lock_text || !uses_pictures(t)) {
+        add_unlocked(g, t, hyper);
+    } else {
+        add_adamw(g, t, hyper, "", flat, tess_store_n_decayed(s, "param"));
+    }
     TESS_TRY(tess_plan_build(g, &t->norm, 1, tess_device_cpu(), s, t->workspace, &t->update));
     return tess_plan_bind(t->update, "hyper", t->hyper);
 }
@@ -314,7 +348,9 @@ tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b, 
     step_plan *p;
     TESS_TRY(find_step(t, rows, &p));
     TESS_TRY(copy_tokens(t, b, rows));
-    TESS_TRY(tess_plan_bind(p->plan, "pictures", b->pictures));
+    if (uses_pictures(t)) {
+        TESS_TRY(tess_plan_bind(p->plan, "pictures", b->pictures));
+    }
     TESS_TRY(tess_plan_bind(p->plan, "tokens", t->tokens));
     TESS_TRY(tess_plan_bind(p->plan, "positions", t->positions));
     TESS_TRY(tess_plan_bind(p->plan, "offsets", b->offsets));

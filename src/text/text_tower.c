@@ -69,6 +69,10 @@ static tess_status check(const tess_text_config *c, const char *name)
     tess_pool_kind pool;
     TESS_TRY(tess__unary_find(c->act, name, &act));
     TESS_TRY(find_pool(c->pool_type, name, &pool));
+    if ((double)c->width * c->mlp_ratio < 1) {
+        return TESS_FAIL(TESS_INVALID, "%s: mlp_ratio %g leaves width %lld no hidden unit", name,
+                         c->mlp_ratio, (long long)c->width);
+    }
     if (c->width % c->heads != 0) {
         return TESS_FAIL(TESS_INVALID, "%s: width %lld is no multiple of heads %lld", name,
                          (long long)c->width, (long long)c->heads);

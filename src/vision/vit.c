@@ -2,8 +2,12 @@
 /* The vision transformer as a function that appends to a graph.
  *
  * The patch embedding is a linear layer over patches unfolded in (channel, row, column) order, so
- * that OpenCLIP's conv1.weight (C,3,p,p) is used as it is.  Pooling by attention is one learned
- * query over the patches, with the parameter names of OpenCLIP's attentional pooler. */
+ * that OpenCLIP's conv1.weight (C,3,p,p) is used as it is.
+ *
+ * Departures from OpenCLIP: only "tok" pooling has a class token, where OpenCLIP's "avg" carries
+ * one along unread; and pool_type "map" is Tessera's own, one learned query over the patches.
+ * OpenCLIP has attentional_pool, attn_pooler_queries and attn_pooler_heads for a pooler of several
+ * queries with other parameters; those keys are refused as unknown. */
 #include "vision/vit.h"
 
 #include "tensor/block.h"
@@ -59,6 +63,10 @@ static tess_status check(const tess_vit_config *c, const char *name)
     if (c->image_size % c->patch_size != 0) {
         return TESS_FAIL(TESS_INVALID, "%s: image_size %lld is no multiple of patch_size %lld",
                          name, (long long)c->image_size, (long long)c->patch_size);
+    }
+    if ((double)c->width * c->mlp_ratio < 1) {
+        return TESS_FAIL(TESS_INVALID, "%s: mlp_ratio %g leaves width %lld no hidden unit", name,
+                         c->mlp_ratio, (long long)c->width);
     }
     if (c->width % c->head_width != 0) {
         return TESS_FAIL(TESS_INVALID, "%s: width %lld is no multiple of head_width %lld", name,

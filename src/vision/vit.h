@@ -10,7 +10,7 @@
 typedef struct tess_vit_config {
     int64_t image_size, patch_size, width, layers, head_width;
     double mlp_ratio;
-    const char *pool_type; /* tok | avg | map (attention pooling, one learned query) */
+    const char *pool_type; /* tok | avg | map (Tessera's: attention of one learned query) */
     const char *act;       /* gelu | gelu_tanh | quick_gelu | silu | relu; Tessera's key */
     bool no_ln_pre, final_ln_after_pool;
     double eps;
