@@ -19,7 +19,8 @@ VERSION := $(shell cat VERSION)
 
 OPT     ?= -O2 -g
 WARN    := -Wall -Wextra -Werror -Wformat=2 -Wimplicit-fallthrough -Wshadow -Wstrict-prototypes \
-           -Wmissing-prototypes -Wpointer-arith -Wundef -Wvla -Wwrite-strings
+           -Wmissing-prototypes -Wpointer-arith -Wundef -Wvla -Wwrite-strings \
+           -Wno-missing-field-initializers
 WARNXX  := -Wall -Wextra -Werror -Wformat=2 -Wshadow
 HARDEN  := -fstack-protector-strong -fstack-clash-protection -fPIC
 ifneq ($(shell uname -m),aarch64)
