@@ -136,6 +136,21 @@ static tess_status find_checkpoint(const tess_run *r, char **out)
     return *out ? TESS_OK : TESS_NOMEM;
 }
 
+/* The settings agree, so these must; a file whose hashes were put right after a change may not. */
+static tess_status check_state(const tess_run *r, const char *dir)
+{
+    const tess_train_state *s = &r->state;
+    if (s->seed != r->o.seed || s->counter != s->step * r->o.batch_size * r->o.accum_freq ||
+        s->n_skipped > s->step) {
+        return TESS_FAIL(TESS_FORMAT,
+                         "checkpoint %s: state.json: seed %llu, step %lld, counter %lld and "
+                         "n_skipped %lld do not belong together: it was changed by hand",
+                         dir, (unsigned long long)s->seed, (long long)s->step,
+                         (long long)s->counter, (long long)s->n_skipped);
+    }
+    return TESS_OK;
+}
+
 static tess_status resume(tess_run *r)
 {
     char *dir = NULL, settings[33];
@@ -154,6 +169,7 @@ static tess_status resume(tess_run *r)
                        "new run from it with --model %s",
                        dir, dir);
     }
+    st = st ? st : check_state(r, dir);
     st = st ? st : tess_loader_seek(r->loader, r->state.counter);
     r->elapsed_before = r->state.elapsed;
     r->last_checkpoint = dir;
