@@ -314,7 +314,7 @@ static void write_header(tess_buf *header, const tess_tensor *const *order, int6
         at += order[i]->n_bytes;
     }
     tess_json_end_object(&w);
-    while (header->n_bytes % 8) {
+    while (!header->failed && header->n_bytes % 8) {
         tess_buf_adds(header, " ");
     }
 }
