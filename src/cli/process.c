@@ -75,4 +75,5 @@ void cli_process_catch_signals(void)
     (void)sigaction(SIGINT, &catch, NULL);
     (void)sigaction(SIGTERM, &catch, NULL);
     (void)sigaction(SIGPIPE, &ignore, NULL);
+    (void)sigaction(SIGXFSZ, &ignore, NULL); /* a limit on file sizes: write says EFBIG */
 }
