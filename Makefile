@@ -8,6 +8,7 @@
 #   make BUILD=build/asan SAN=address,undefined test
 #   make CC=clang CXX=clang++ BUILD=build/clang
 #   make fuzz                 libFuzzer targets (clang)
+#   make bench                the benches' programs; script/bench runs them
 #
 # A floor (src/base, src/tensor, ...) is one archive; what it may link is the floors below it, so
 # an arrow that runs up fails at the link as well as in tests/house.
@@ -80,7 +81,7 @@ KERNEL_FLAGS   := -O3 -fopenmp -ffp-contract=fast -fno-math-errno -fno-trapping-
 KERNEL_OBJS    := $(foreach i,$(ISAS),$(patsubst src/tensor/kernels/%.c,$(BUILD)/obj/tensor/kernels/%.$(i).o,$(KERNELS)))
 
 MAKEFLAGS += --no-print-directory
-.PHONY: all lib test tests check-format fuzz clean install
+.PHONY: all lib test tests check-format fuzz bench clean install
 .SECONDARY:
 all: $(BUILD)/tessera
 lib: $(FLOORS:%=$(BUILD)/lib/%.a)
@@ -141,6 +142,19 @@ $(BUILD)/fuzz/fuzz_$1_%: tests/fuzz/fuzz_$1_%.c $$(call archives,$1) Makefile
 endef
 $(foreach f,$(FLOORS),$(eval $(call fuzz_rule,$f)))
 fuzz: $(FUZZ)
+
+# The benches' programs: bench/<name>.c, each linked with one floor's archives.
+BENCH_decode   := vision
+BENCH_matmul   := tensor
+BENCH_tokenize := text
+BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
+define bench_rule
+$(BUILD)/bench/$1: bench/$1.c $$(call archives,$(BENCH_$1)) Makefile
+	@mkdir -p $$(@D)
+	$$(CC) $$(CFLAGS) $$(LDFLAGS) -o $$@ $$< -Wl,--start-group $$(call archives,$(BENCH_$1)) -Wl,--end-group $$(call libs,$(BENCH_$1))
+endef
+$(foreach b,$(BENCHES),$(eval $(call bench_rule,$b)))
+bench: $(BENCHES:%=$(BUILD)/bench/%)
 
 check-format:
 	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h' '*.cpp')
