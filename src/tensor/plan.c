@@ -90,7 +90,9 @@ static int64_t ready_after(const builder *b, int64_t effect)
     const tess_node *e = &g->nodes[effect];
     int64_t after = 0;
     for (int k = 0; k < e->n_in; k++) {
-        int64_t made = e->in[k] ? g->values[e->in[k]].node : -1;
+        /* A leaf is there from the start, however late the graph names it. */
+        bool computed = e->in[k] && !(tess__value_node(g, e->in[k])->op->flags & TESS_OP_LEAF);
+        int64_t made = computed ? g->values[e->in[k]].node : 0;
         after = made > after ? made : after;
     }
     for (int64_t i = after + 1; i < effect; i++) {
