@@ -27,6 +27,7 @@ import numpy as np
 
 STORED, IMAGE, PATCH, WIDTH, HEADS, HIDDEN, JOINT = 64, 48, 8, 192, 3, 768, 128
 TOKENS, BATCH, EOS, PADDING = 20, 512, 2, 0
+MIN_STEPS = 3
 MODES = ('f32', 'bf16', 'compile', 'compile-bf16')
 
 
@@ -218,8 +219,9 @@ def train(options):
     loss_of = torch.compile(model) if compiled else model
 
     seconds, losses = [], []
-    for step in range(options.warmup + options.steps):
-        if step == options.warmup:
+    while len(seconds) < options.warmup + MIN_STEPS or (
+            sum(seconds[options.warmup:]) < options.seconds):
+        if len(seconds) == options.warmup:
             batches.n_tokens = 0
         start = time.perf_counter()
         pictures, tokens = batches.next()
@@ -233,11 +235,11 @@ def train(options):
         seconds.append(time.perf_counter() - start)
     timed = np.array(seconds[options.warmup:])
     rates = BATCH / np.percentile(timed, [50, 90, 10])
-    return {**result, 'steps': options.steps, 'warmup': options.warmup,
+    return {**result, 'steps': len(timed), 'warmup': options.warmup,
             'pictures_per_s': round(BATCH * len(timed) / timed.sum(), 1),
             'pictures_per_s_median': round(rates[0], 1),
             'pictures_per_s_p10': round(rates[1], 1), 'pictures_per_s_p90': round(rates[2], 1),
-            'tokens_per_step': round(batches.n_tokens / options.steps),
+            'tokens_per_step': round(batches.n_tokens / len(timed)),
             'first_loss': round(losses[0], 4), 'last_loss': round(losses[-1], 4),
             'peak_rss_bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
@@ -251,8 +253,8 @@ def main():
     verb = verbs.add_parser('train')
     verb.add_argument('cache')
     verb.add_argument('--mode', choices=MODES, default='f32')
-    verb.add_argument('--steps', type=int, default=50)
-    verb.add_argument('--warmup', type=int, default=10)
+    verb.add_argument('--seconds', type=float, default=15, help='of steps behind the warm-up')
+    verb.add_argument('--warmup', type=int, default=5, help='steps that are not counted')
     verb.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
     if options.verb == 'prepare':
