@@ -95,12 +95,8 @@ static tess_status embed_query(tess_model *m, const search_values *v, const char
 }
 
 /* The caption shown for a row: English where there is one, else the first. */
-static const char *headline(const tess_row *row, tess_json_doc **doc)
+static const char *headline(const tess_json *root)
 {
-    if (!row->captions || tess_json_parse(row->captions, strlen(row->captions), "captions", doc)) {
-        return "";
-    }
-    const tess_json *root = tess_json_root(*doc);
     const tess_json *v = tess_json_get(root, "en");
     const char *key;
     v = v                                             ? v
@@ -110,9 +106,9 @@ static const char *headline(const tess_row *row, tess_json_doc **doc)
     return tess_json_string(v, "");
 }
 
-static void add_json(tess_json_writer *w, const tess_row *row, float score)
+static void add_json(tess_json_writer *w, const tess_row *row, const tess_json *captions,
+                     float score)
 {
-    tess_json_doc *captions = NULL;
     tess_json_begin_object(w);
     tess_json_key(w, "row");
     tess_json_add_int(w, row->id);
@@ -127,14 +123,12 @@ static void add_json(tess_json_writer *w, const tess_row *row, float score)
     tess_json_key(w, "bytes");
     tess_json_add_int(w, row->n_bytes);
     tess_json_key(w, "captions");
-    if (row->captions &&
-        tess_json_parse(row->captions, strlen(row->captions), "captions", &captions) == TESS_OK) {
-        tess_json_add_value(w, tess_json_root(captions));
+    if (captions) {
+        tess_json_add_value(w, captions);
     } else {
         tess_json_add_null(w);
     }
     tess_json_end_object(w);
-    tess_json_free(captions);
 }
 
 static tess_status print_hits(tess_index *ix, const tess_hit *hits, int64_t n, bool json,
@@ -155,11 +149,15 @@ static tess_status print_hits(tess_index *ix, const tess_hit *hits, int64_t n, b
         tess_row row;
         tess_json_doc *doc = NULL;
         st = tess_index_row(ix, hits[i].row, &arena, &row);
+        if (st == TESS_OK && row.captions) {
+            st = tess_json_parse(row.captions, strlen(row.captions), "captions", &doc);
+        }
+        const tess_json *captions = doc ? tess_json_root(doc) : NULL;
         if (st == TESS_OK && json) {
-            add_json(&w, &row, hits[i].score);
+            add_json(&w, &row, captions, hits[i].score);
         } else if (st == TESS_OK) {
             tess_buf_addf(&out, "%2lld. %.4f  %-24s %s\n", (long long)i + 1, (double)hits[i].score,
-                          row.key, headline(&row, &doc));
+                          row.key, headline(captions));
         }
         tess_json_free(doc);
     }
