@@ -57,9 +57,10 @@ def environment(**more):
 def run(*args, limit=60, env=None, **options):
     """Runs the program; a run past its limit counts as exit status 'hang'."""
     try:
-        return subprocess.run([TESSERA, *map(str, args)], stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=limit,
-                              env=env or environment(), check=False, **options)
+        return subprocess.run([TESSERA, *(a if isinstance(a, bytes) else str(a) for a in args)],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=limit, env=env or environment(),
+                              check=False, **options)
     except subprocess.TimeoutExpired as e:
         return subprocess.CompletedProcess(e.args, "hang", e.stdout or b"", e.stderr or b"")
 
