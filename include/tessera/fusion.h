@@ -92,6 +92,9 @@ typedef struct tess_trainer_options {
     int64_t batch, captions_per_image; /* B pictures, K captions each */
     int64_t accumulate;                /* micro-steps of one update; each loss is divided by it */
     float beta1, beta2, eps, weight_decay, clip;
+    /* The hidden matrices (of attention and MLPs) by Muon, the rest by AdamW; see tess_muon. */
+    bool muon;
+    float muon_momentum, muon_lr; /* muon_lr: its rate as a part of lr */
     bool recompute;
     bool lock_image, lock_text; /* frozen towers get no gradient */
 } tess_trainer_options;
@@ -110,8 +113,8 @@ typedef struct tess_micro_batch {
 /* Forward, backward, accumulate.  *out_loss is the batch's (not divided by accumulate). */
 TESS_MUST_USE tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b,
                                                   float *out_loss);
-/* Clip, AdamW, zero the gradients.  t counts updates from 1.  A gradient that is not finite changes
- * no weight; *out_norm is then not finite. */
+/* Clip, AdamW and Muon, zero the gradients.  t counts updates from 1.  A gradient that is not
+ * finite changes no weight; *out_norm is then not finite. */
 TESS_MUST_USE tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step,
                                               float *out_norm);
 /* Runs the next micro-steps through the debug executor. */

@@ -192,13 +192,26 @@ tess_value tess_sumsq(tess_graph *g, tess_value x);
  * hyper (4) f32 input: lr, 1/(1-beta1^t), 1/(1-beta2^t), grad_scale.  Gradient used is
  * grad * grad_scale * min(1, clip / (norm * grad_scale)), norm = sqrt(sumsq); clip 0: none.  Decay
  * only for the first n_decayed elements.  grad is zeroed in the same pass.  When sumsq is not
- * finite nothing but grad changes.  Effect. */
+ * finite nothing but grad changes.  The first `begin` elements, grad among them, are left alone.
+ * Effect. */
 typedef struct tess_adamw_options {
     float beta1, beta2, eps, weight_decay, clip;
-    int64_t n_decayed;
+    int64_t begin, n_decayed;
 } tess_adamw_options;
 void tess_adamw(tess_graph *g, tess_value param, tess_value grad, tess_value m, tess_value v,
                 tess_value hyper, tess_value sumsq, tess_adamw_options o);
+/* Muon (Jordan 2024) for one matrix: states param, grad, m (R,C) f32, hyper and sumsq as above.
+ * The gradient used is AdamW's; m = momentum m + d, u = d + momentum m; each of n_blocks blocks of
+ * rows is made nearly orthogonal (singular values 0.7 to 1.2) and applied with step
+ * lr lr_factor 0.2 sqrt(max(rows, columns of a block)), after decay of 1 - lr lr_factor
+ * weight_decay.  grad is zeroed; sumsq as above.  dtype: of the products' operands.  Effect. */
+typedef struct tess_muon_options {
+    float momentum, weight_decay, lr_factor, clip;
+    int64_t n_blocks;
+    tess_dtype dtype; /* TESS_F32 or TESS_BF16 */
+} tess_muon_options;
+void tess_muon(tess_graph *g, tess_value param, tess_value grad, tess_value m, tess_value hyper,
+               tess_value sumsq, tess_muon_options o);
 
 /* ---- passes ------------------------------------------------------------------------------- */
 
@@ -218,7 +231,8 @@ int64_t tess_graph_n_values(const tess_graph *g); /* ids are below this */
 
 /* Named states in groups; each group is one flat, zeroed, 64-byte aligned f32 run in which every
  * entry starts at a multiple of 16 elements.  Entries with rank > 1 come first in their group, in
- * the order of their addition, then those of rank <= 1: weight decay is a prefix. */
+ * the order of their addition, then those of rank <= 1: weight decay is a prefix; and among those
+ * of rank > 1 the ones that tess_store_lead names. */
 typedef struct tess_store tess_store;
 tess_store *tess_store_new(void);
 void tess_store_free(tess_store *s);
@@ -230,9 +244,13 @@ TESS_MUST_USE tess_status tess_store_add(tess_store *s, const char *group, const
 /* A group of the same layout as another: moments, gradients.  May come after tess_store_allocate.
  */
 TESS_MUST_USE tess_status tess_store_mirror(tess_store *s, const char *group, const char *like);
+/* Before the layout: entries of rank > 1 for which `leads` is true come before all others, so that
+ * what an optimizer of their own handles is a prefix too. */
+void tess_store_lead(tess_store *s, bool (*leads)(const char *name));
 /* Lays out and allocates; of additions only tess_store_mirror may follow. */
 TESS_MUST_USE tess_status tess_store_allocate(tess_store *s);
 float *tess_store_group(const tess_store *s, const char *group, int64_t *out_n); /* flat run */
+int64_t tess_store_n_leading(const tess_store *s, const char *group);
 int64_t tess_store_n_decayed(const tess_store *s, const char *group);
 float *tess_store_find(const tess_store *s, const char *group, const char *name,
                        tess_shape *out_shape); /* NULL when absent */

@@ -52,9 +52,11 @@ typedef struct tess_train_options {
     double seconds;
     double lr, beta1, beta2, eps, weight_decay; /* 5e-4, .9, .98, 1e-6, .2 */
     double grad_clip_norm;                      /* 0: none */
-    int64_t warmup;                             /* steps, linear */
-    const char *lr_scheduler;                   /* cosine | const */
-    double lr_min;                              /* the cosine's end, as a part of lr */
+    const char *optimizer;         /* adamw | muon: hidden matrices by Muon, the rest by AdamW */
+    double muon_momentum, muon_lr; /* 0.95; 1: Muon's rate as a part of lr */
+    int64_t warmup;                /* steps, linear */
+    const char *lr_scheduler;      /* cosine | const */
+    double lr_min;                 /* the cosine's end, as a part of lr */
     bool grad_checkpointing, lock_image, lock_text;
     uint64_t seed;
     int workers;

@@ -11,10 +11,11 @@
 typedef struct train_values {
     const char *train_data, *dataset_type, *caption_key, *val_data, *val_caption_key,
         *val_novel_key;
-    const char *model, *tokenizer, *logs, *name, *resume, *precision, *scheduler;
+    const char *model, *tokenizer, *logs, *name, *resume, *precision, *scheduler, *optimizer;
     int64_t batch_size, captions_per_image, accum_freq, epochs, steps, warmup, seed, workers;
     int64_t log_every, save_every, save_frequency, val_frequency, cache_size, cache_mb, aug_shift;
     double temperature, seconds, lr, beta1, beta2, eps, wd, clip, lr_min, bad_rate;
+    double muon_momentum, muon_lr;
     double aug_scale_min, aug_scale_max, aug_brightness, aug_contrast;
     bool aug_flip, grad_checkpointing, lock_image, lock_text, delete_previous, debug, profile;
 } train_values;
@@ -202,6 +203,31 @@ static const cli_option train_options[] = {
      AT(lr),
      OPTIMIZER,
      .help = "Learning rate"},
+    {.name = "opt",
+     .kind = CLI_CHOICE,
+     .choices = "adamw|muon",
+     .fallback = "adamw",
+     AT(optimizer),
+     OPTIMIZER,
+     .help = "muon: the matrices of attention and MLPs by Muon, everything else by AdamW"},
+    {.name = "muon-momentum",
+     .kind = CLI_REAL,
+     .fallback = "0.95",
+     .min = 0.01,
+     .max = 0.9999,
+     AT(muon_momentum),
+     OPTIMIZER,
+     .value = "X",
+     .help = "Muon's momentum"},
+    {.name = "muon-lr",
+     .kind = CLI_REAL,
+     .fallback = "1",
+     .min = 1e-6,
+     .max = 1e6,
+     AT(muon_lr),
+     OPTIMIZER,
+     .value = "FACTOR",
+     .help = "Muon's learning rate, as a multiple of --lr"},
     {.name = "lr-scheduler",
      .kind = CLI_CHOICE,
      .choices = "cosine|const",
@@ -464,6 +490,9 @@ static tess_train_options options_of(const train_values *v, const char *dir, bar
         .eps = v->eps,
         .weight_decay = v->wd,
         .grad_clip_norm = v->clip,
+        .optimizer = v->optimizer,
+        .muon_momentum = v->muon_momentum,
+        .muon_lr = v->muon_lr,
         .warmup = v->warmup,
         .lr_scheduler = v->scheduler,
         .lr_min = v->lr_min,

@@ -68,6 +68,7 @@ tess_status tess__model_make_store(tess_model *m)
     tess_status st = tess_graph_check(g);
     st = st ? st : tess_store_add_graph(m->store, g, "param");
     tess_graph_free(g);
+    tess_store_lead(m->store, tess__is_hidden);
     return st ? st : tess_store_allocate(m->store);
 }
 

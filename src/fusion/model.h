@@ -44,5 +44,8 @@ tess_value tess__caption_tower(tess_graph *g, const tess_model *m, tess_text_inp
 TESS_MUST_USE tess_status tess__model_make_store(tess_model *m);
 void tess__model_init_params(tess_model *m, uint64_t seed);
 void tess__model_free_plans(tess_model *m);
+/* How many matrices, one above the other, the hidden matrix of this name holds; 0: it is none. */
+int64_t tess__hidden_blocks(const char *name);
+bool tess__is_hidden(const char *name);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One training step as two plans: the micro-step (towers, objectives, gradients, accumulation) and
- * the update (norm, clip, AdamW).
+ * the update (norm, clip, AdamW and Muon).
  *
  * Captions are packed, so the number of token rows differs from batch to batch; a micro-step plan
  * is built for each bucket of rows (1/32 of a power of two wide, so about 1 % is spent on filling)
@@ -199,7 +199,7 @@ static tess_status find_step(tess_trainer *t, int64_t rows, step_plan **out)
 
 /* AdamW over one entry of all four groups, or with the empty name over all of them at once. */
 static void add_adamw(tess_graph *g, const tess_trainer *t, tess_value hyper, const char *name,
-                      tess_shape shape, int64_t n_decayed)
+                      tess_shape shape, int64_t begin, int64_t n_decayed)
 {
     static const char *const groups[4] = {"param", "grad", "m", "v"};
     tess_value x[4];
@@ -213,19 +213,40 @@ static void add_adamw(tess_graph *g, const tess_trainer *t, tess_value hyper, co
                                     .eps = t->o.eps,
                                     .weight_decay = t->o.weight_decay,
                                     .clip = t->o.clip,
+                                    .begin = begin,
                                     .n_decayed = n_decayed});
 }
 
+static void add_muon(tess_graph *g, const tess_trainer *t, tess_value hyper, const char *name,
+                     tess_shape shape)
+{
+    tess_muon(g, tess_state(g, "param", name, TESS_F32, shape),
+              tess_state(g, "grad", name, TESS_F32, shape),
+              tess_state(g, "m", name, TESS_F32, shape), hyper, t->norm,
+              (tess_muon_options){.momentum = t->o.muon_momentum,
+                                  .lr_factor = t->o.muon_lr,
+                                  .weight_decay = t->o.weight_decay,
+                                  .clip = t->o.clip,
+                                  .n_blocks = tess__hidden_blocks(name),
+                                  .dtype = t->model->dtype});
+}
+
 /* Frozen parameters are stepped over: their gradient is zero, but decay would still shrink them. */
-static void add_unlocked(tess_graph *g, const tess_trainer *t, tess_value hyper)
+static void add_entries(tess_graph *g, const tess_trainer *t, tess_value hyper, bool only_hidden)
 {
     const tess_store *s = t->model->store;
     float *data;
     tess_shape shape;
     for (int64_t i = 0; i < tess_store_n_entries(s, "param"); i++) {
         const char *name = tess_store_entry(s, "param", i, &data, &shape);
-        if (!locked(t, name)) {
-            add_adamw(g, t, hyper, name, shape, shape.rank > 1 ? tess_shape_count(&shape) : 0);
+        const bool muon = t->o.muon && tess__is_hidden(name);
+        if (locked(t, name) || (only_hidden && !muon)) {
+            continue;
+        }
+        if (muon) {
+            add_muon(g, t, hyper, name, shape);
+        } else {
+            add_adamw(g, t, hyper, name, shape, 0, shape.rank > 1 ? tess_shape_count(&shape) : 0);
         }
     }
 }
@@ -242,10 +263,11 @@ static tess_status build_update(tess_trainer *t)
     tess_shape flat = TESS_SHAPE_OF(n);
     tess_value hyper = tess_input(g, "hyper", TESS_F32, TESS_SHAPE_OF(HYPER_COUNT));
     t->norm = tess_sumsq(g, tess_state(g, "grad", "", TESS_F32, flat));
-    if (t->o.lock_image || t->o.lock_text || !uses_pictures(t)) {
-        add_unlocked(g, t, hyper);
-    } else {
-        add_adamw(g, t, hyper, "", flat, tess_store_n_decayed(s, "param"));
+    const bool all = !t->o.lock_image && !t->o.lock_text && uses_pictures(t);
+    add_entries(g, t, hyper, all);
+    if (all) {
+        add_adamw(g, t, hyper, "", flat, t->o.muon ? tess_store_n_leading(s, "param") : 0,
+                  tess_store_n_decayed(s, "param"));
     }
     TESS_TRY(tess_plan_build(g, &t->norm, 1, tess_device_cpu(), s, t->workspace, &t->update));
     return tess_plan_bind(t->update, "hyper", t->hyper);

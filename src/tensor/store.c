@@ -2,8 +2,8 @@
 /* The store: named states in groups, each group one flat run, the unit of checkpointing.
  *
  * Entries of rank > 1 are laid out first, so that weight decay applies to a prefix and the
- * optimizer is one pass over flat memory.  Padding between entries is zero and stays zero under
- * AdamW. */
+ * optimizer is one pass over flat memory; first of all those that have an optimizer of their own.
+ * Padding between entries is zero and stays zero under AdamW. */
 #include "tensor/op.h"
 
 #include <string.h>
@@ -20,13 +20,14 @@ typedef struct group {
     char *name;
     entry *entries;
     size_t n_entries, cap_entries;
-    int64_t n, n_decayed;
+    int64_t n, n_leading, n_decayed;
     float *data;
 } group;
 
 struct tess_store {
     group *groups;
     size_t n_groups, cap_groups;
+    bool (*leads)(const char *name);
     bool allocated;
 };
 
@@ -118,27 +119,36 @@ tess_status tess_store_add_graph(tess_store *s, const tess_graph *g, const char 
     return st;
 }
 
-static void lay_out(group *g)
+/* 0: leading matrices, 1: the other matrices, 2: the rest. */
+static int place_of(const tess_store *s, const entry *e)
 {
-    for (int pass = 0; pass < 2; pass++) {
+    return e->shape.rank <= 1 ? 2 : s->leads && s->leads(e->name) ? 0 : 1;
+}
+
+static void lay_out(const tess_store *s, group *g)
+{
+    int64_t ends[3];
+    for (int place = 0; place < 3; place++) {
         for (size_t i = 0; i < g->n_entries; i++) {
             entry *e = &g->entries[i];
-            if ((e->shape.rank > 1) == (pass == 0)) {
+            if (place_of(s, e) == place) {
                 e->offset = g->n;
                 g->n += (tess_shape_count(&e->shape) + ENTRY_ALIGNMENT - 1) / ENTRY_ALIGNMENT *
                         ENTRY_ALIGNMENT;
             }
         }
-        g->n_decayed = pass == 0 ? g->n : g->n_decayed;
+        ends[place] = g->n;
     }
+    g->n_leading = ends[0];
+    g->n_decayed = ends[1];
 }
 
-static tess_status allocate(group *g)
+static tess_status allocate(const tess_store *s, group *g)
 {
     if (g->data) {
         return TESS_OK;
     }
-    lay_out(g);
+    lay_out(s, g);
     g->data = tess_alloc_array((size_t)g->n, sizeof *g->data);
     return g->data ? TESS_OK : TESS_NOMEM;
 }
@@ -159,7 +169,7 @@ static tess_status fill_mirror(const tess_store *s, group *g, const group *like)
     for (size_t i = 0; i < like->n_entries; i++) {
         TESS_TRY(add_entry(g, like->entries[i].name, like->entries[i].shape));
     }
-    return s->allocated ? allocate(g) : TESS_OK;
+    return s->allocated ? allocate(s, g) : TESS_OK;
 }
 
 tess_status tess_store_mirror(tess_store *s, const char *group_name, const char *like)
@@ -189,11 +199,16 @@ void tess_store_free(tess_store *s)
     }
 }
 
+void tess_store_lead(tess_store *s, bool (*leads)(const char *name))
+{
+    s->leads = leads;
+}
+
 tess_status tess_store_allocate(tess_store *s)
 {
     s->allocated = true;
     for (size_t i = 0; i < s->n_groups; i++) {
-        TESS_TRY(allocate(&s->groups[i]));
+        TESS_TRY(allocate(s, &s->groups[i]));
     }
     return TESS_OK;
 }
@@ -203,6 +218,12 @@ float *tess_store_group(const tess_store *s, const char *name, int64_t *out_n)
     const group *g = s ? find_group(s, name) : NULL;
     *out_n = g ? g->n : 0;
     return g ? g->data : NULL;
+}
+
+int64_t tess_store_n_leading(const tess_store *s, const char *name)
+{
+    const group *g = find_group(s, name);
+    return g ? g->n_leading : 0;
 }
 
 int64_t tess_store_n_decayed(const tess_store *s, const char *name)

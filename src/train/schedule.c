@@ -33,6 +33,8 @@ void tess__settings_hash(const tess_train_options *o, const tess_model *m, char 
                             o->eps,
                             o->weight_decay,
                             o->grad_clip_norm,
+                            o->muon_momentum,
+                            o->muon_lr,
                             o->lr_min,
                             o->augment.scale_min,
                             o->augment.scale_max,
@@ -45,7 +47,7 @@ void tess__settings_hash(const tess_train_options *o, const tess_model *m, char 
         o->warmup,     o->cache_size,         o->augment.flip,    o->augment.shift, o->lock_image,
         o->lock_text,  (int64_t)o->seed,      tess_model_dtype(m)};
     const char *texts[] = {o->train_data, o->caption_key ? o->caption_key : "", o->lr_scheduler,
-                           tess_tokenizer_hash(tess_model_tokenizer(m))};
+                           o->optimizer, tess_tokenizer_hash(tess_model_tokenizer(m))};
     tess_buf config = {0};
     tess_model_write_config(m, &config);
     tess_hash128_state *s = tess_hash128_new();

@@ -37,6 +37,9 @@ static tess_train_options with_defaults(tess_train_options o)
     DEFAULT(beta2, 0.98);
     DEFAULT(eps, 1e-6);
     DEFAULT(lr_scheduler, "cosine");
+    DEFAULT(optimizer, "adamw");
+    DEFAULT(muon_momentum, 0.95);
+    DEFAULT(muon_lr, 1);
     DEFAULT(log_every_n_steps, 100);
     DEFAULT(save_frequency, 1);
     return o;
@@ -57,6 +60,10 @@ static tess_status check_options(const tess_train_options *o)
         return TESS_FAIL(TESS_INVALID, "lr scheduler: expected cosine or const, found \"%s\"",
                          o->lr_scheduler);
     }
+    if (strcmp(o->optimizer, "adamw") != 0 && strcmp(o->optimizer, "muon") != 0) {
+        return TESS_FAIL(TESS_INVALID, "optimizer: expected adamw or muon, found \"%s\"",
+                         o->optimizer);
+    }
     return TESS_OK;
 }
 
@@ -74,6 +81,9 @@ static tess_status open_model(tess_run *r)
                               .eps = (float)o->eps,
                               .weight_decay = (float)o->weight_decay,
                               .clip = (float)o->grad_clip_norm,
+                              .muon = strcmp(o->optimizer, "muon") == 0,
+                              .muon_momentum = (float)o->muon_momentum,
+                              .muon_lr = (float)o->muon_lr,
                               .recompute = o->grad_checkpointing,
                               .lock_image = o->lock_image,
                               .lock_text = o->lock_text};
@@ -191,6 +201,9 @@ static void write_params(const tess_train_options *o, const tess_model *m, tess_
         {"name", o->run_dir, 0},
         {"precision", tess_dtype_name(tess_model_dtype(m)), 0},
         {"lr_scheduler", o->lr_scheduler, 0},
+        {"opt", o->optimizer, 0},
+        {"muon_momentum", NULL, o->muon_momentum},
+        {"muon_lr", NULL, o->muon_lr},
         {"batch_size", NULL, (double)o->batch_size},
         {"captions_per_image", NULL, (double)o->captions_per_image},
         {"accum_freq", NULL, (double)o->accum_freq},

@@ -6,11 +6,11 @@
  *   d = grad * grad_scale * min(1, clip / (sqrt(sumsq) * grad_scale))   (clip 0: no limit)
  *   m = beta1 m + (1-beta1) d;  v = beta2 v + (1-beta2) d^2
  *   param = param (1 - lr decay) - lr m c1 / (sqrt(v c2) + eps);  grad = 0
- *   Decay applies to the first n_decayed elements.  A sumsq that is not finite leaves all but grad
+ *   Decay applies to the first n_decayed elements; the first `begin` are another optimizer's and
+ *   stay as they are.  A sumsq that is not finite leaves all but grad
  *   as it was.  Deterministic; one pass. */
+#include "tensor/optimizer.h"
 #include "tensor/parallel.h"
-
-#include <math.h>
 
 enum { PARAM, GRAD, M, V, HYPER, SUMSQ };
 
@@ -29,15 +29,18 @@ static tess_status infer(tess_infer *c)
     TESS_TRY(tess__expect_like("m", &c->in[M], &c->in[PARAM]));
     TESS_TRY(tess__expect_like("v", &c->in[V], &c->in[PARAM]));
     TESS_TRY(tess__expect_like("hyper", &c->in[HYPER], &hyper));
-    return tess__expect_like("sumsq", &c->in[SUMSQ], &sumsq);
+    TESS_TRY(tess__expect_like("sumsq", &c->in[SUMSQ], &sumsq));
+    const tess_adamw_options *o = c->attrs;
+    return o->begin >= 0 && o->begin <= c->in[PARAM].shape.dim[0]
+               ? TESS_OK
+               : TESS_FAIL(TESS_INVALID, "adamw: begin %lld lies beyond param",
+                           (long long)o->begin);
 }
 
 static float grad_factor(const tess_exec *e)
 {
     const tess_adamw_options *o = e->attrs;
-    const float scale = ((const float *)e->in[HYPER].data)[3];
-    const float norm = sqrtf(*(const float *)e->in[SUMSQ].data) * scale;
-    return o->clip > 0 && norm > o->clip ? scale * o->clip / norm : scale;
+    return tess__grad_factor(e->in[HYPER].data, *(const float *)e->in[SUMSQ].data, o->clip);
 }
 
 /* One run of elements with one decay. */
@@ -53,12 +56,12 @@ static void update(const tess_exec *e, int64_t begin, int64_t n, float decay)
 static tess_status cpu(const tess_exec *e)
 {
     const tess_adamw_options *o = e->attrs;
-    const int64_t n = e->in[PARAM].shape.dim[0];
-    const tess_chunks c = tess__chunks(n, 1);
+    const tess_chunks c = tess__chunks(e->in[PARAM].shape.dim[0] - o->begin, 1);
     const bool finite = isfinite(*(const float *)e->in[SUMSQ].data);
 #pragma omp parallel for schedule(static) if (c.n > 1)
     for (int64_t i = 0; i < c.n; i++) {
-        const tess_range r = tess__chunk(&c, i);
+        tess_range r = tess__chunk(&c, i);
+        r.begin += o->begin;
         if (!finite) {
             tess__zero((float *)e->in[GRAD].data + r.begin, r.n);
             continue;
@@ -77,7 +80,7 @@ static tess_status ref(const tess_exec *e)
     const float *h = e->in[HYPER].data;
     float *p = e->in[PARAM].data, *g = e->in[GRAD].data, *m = e->in[M].data, *v = e->in[V].data;
     const bool finite = isfinite(*(const float *)e->in[SUMSQ].data);
-    for (int64_t i = 0; i < e->in[PARAM].shape.dim[0]; i++) {
+    for (int64_t i = o->begin; i < e->in[PARAM].shape.dim[0]; i++) {
         if (finite) {
             const double d = (double)g[i] * (double)grad_factor(e);
             const double b1 = (double)o->beta1, b2 = (double)o->beta2, lr = (double)h[0];
@@ -101,6 +104,9 @@ static void print(const void *attrs, tess_buf *out)
     tess_buf_addf(out, "beta=%g,%g eps=%g decay=%g/%lld clip=%g", (double)o->beta1,
                   (double)o->beta2, (double)o->eps, (double)o->weight_decay,
                   (long long)o->n_decayed, (double)o->clip);
+    if (o->begin > 0) {
+        tess_buf_addf(out, " begin=%lld", (long long)o->begin);
+    }
 }
 
 static tess_value build(tess_graph *g, const tess_value *in)
@@ -122,6 +128,18 @@ static tess_value build_free(tess_graph *g, const tess_value *in)
     return 0;
 }
 
+static tess_value build_rest(tess_graph *g, const tess_value *in)
+{
+    tess_adamw(g, in[0], in[1], in[2], in[3], in[4], in[5],
+               (tess_adamw_options){.beta1 = 0.9f,
+                                    .beta2 = 0.98f,
+                                    .eps = 1e-6f,
+                                    .weight_decay = 0.2f,
+                                    .begin = 20000,
+                                    .n_decayed = 30000});
+    return 0;
+}
+
 #define CASE(label, n, f)                                                                          \
     {                                                                                              \
         .name = (label), .n_in = 6,                                                                \
@@ -136,6 +154,7 @@ static tess_value build_free(tess_graph *g, const tess_value *in)
 static const tess_case cases[] = {
     CASE("clipped", 333, build),
     CASE("free", 40001, build_free),
+    CASE("rest", 40001, build_rest),
 };
 
 const tess_op tess__op_adamw = {
