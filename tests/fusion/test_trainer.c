@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The trainer beside parity: recompute, accumulation, frozen towers, one objective alone, gradients
+ * that are not finite, options that make no sense. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "fusion_fixture.h"
+
+static fixture_batch batch;
+
+static int open_batch(void **state)
+{
+    (void)state;
+    fixture_open(&batch);
+    return 0;
+}
+
+static int close_batch(void **state)
+{
+    (void)state;
+    tess_tensors_free(batch.file);
+    return 0;
+}
+
+typedef struct run {
+    tess_model *m;
+    tess_trainer *t;
+    float loss, norm;
+} run;
+
+static run start(const char *name, const tess_trainer_options *o)
+{
+    run r = {.m = fixture_model(name, TESS_PRECISION_F32)};
+    ok(tess_trainer_new(r.m, o, &r.t));
+    return r;
+}
+
+static void step(run *r)
+{
+    tess_micro_batch b = fixture_micro_batch(&batch);
+    tess_trainer_debug(r->t, true);
+    ok(tess_trainer_micro_step(r->t, &b, &r->loss));
+}
+
+static void stop(run *r)
+{
+    tess_trainer_free(r->t);
+    tess_model_free(r->m);
+}
+
+static float *group(const run *r, const char *name, int64_t *out_n)
+{
+    return tess_store_group(tess_model_store(r->m), name, out_n);
+}
+
+static void test_recompute_changes_nothing(void **state)
+{
+    (void)state;
+    tess_trainer_options o = fixture_options();
+    run kept = start("tok_last", &o);
+    o.recompute = true;
+    run redone = start("tok_last", &o);
+    int64_t n, n_redone;
+    step(&kept);
+    step(&redone);
+    assert_true(kept.loss == redone.loss);
+    const float *a = group(&kept, "grad", &n), *b = group(&redone, "grad", &n_redone);
+    assert_int_equal(n, n_redone);
+    assert_memory_equal(a, b, (size_t)n * sizeof *a);
+    print_message("workspace: %zu bytes, with recompute %zu\n", tess_trainer_memory(kept.t),
+                  tess_trainer_memory(redone.t));
+    assert_true(tess_trainer_memory(redone.t) < tess_trainer_memory(kept.t));
+    assert_true(tess_trainer_flops(redone.t) > 1.2 * tess_trainer_flops(kept.t));
+    stop(&kept);
+    stop(&redone);
+}
+
+static void test_accumulation_averages(void **state)
+{
+    (void)state;
+    tess_trainer_options o = fixture_options();
+    run one = start("tok_last", &o);
+    o.accumulate = 2;
+    run two = start("tok_last", &o);
+    int64_t n;
+    step(&one);
+    step(&two);
+    step(&two);
+    assert_true(fabsf(one.loss - two.loss) < 1e-6f * one.loss); /* a batch's loss, not a half's */
+    const float *a = group(&one, "grad", &n), *b = group(&two, "grad", &n);
+    for (int64_t i = 0; i < n; i++) {
+        assert_true(fabsf(a[i] - b[i]) <= 1e-5f * fabsf(a[i]) + 1e-7f);
+    }
+    ok(tess_trainer_update(two.t, 1e-3, 1, &two.norm));
+    for (int64_t i = 0; i < n; i++) {
+        assert_true(b[i] == 0); /* zeroed by the update */
+    }
+    stop(&one);
+    stop(&two);
+}
+
+/* Frozen parameters keep every bit, weight decay or not; the others move. */
+static void check_locked(bool image)
+{
+    tess_trainer_options o = fixture_options();
+    o.lock_image = image;
+    o.lock_text = !image;
+    run r = start("tok_last", &o);
+    int64_t n;
+    const float *x = group(&r, "param", &n), *v;
+    float *before = tess_alloc_array((size_t)n, sizeof *before), *data;
+    memcpy(before, x, (size_t)n * sizeof *x);
+    step(&r);
+    ok(tess_trainer_update(r.t, 1e-3, 1, &r.norm));
+    tess_store *s = tess_model_store(r.m);
+    for (int64_t i = 0; i < tess_store_n_entries(s, "param"); i++) {
+        tess_shape shape;
+        const char *name = tess_store_entry(s, "param", i, &data, &shape);
+        bool visual = strncmp(name, "visual.", 7) == 0, scale = strncmp(name, "logit_", 6) == 0;
+        bool locked = visual ? image : !image && !scale;
+        bool same = memcmp(data, before + (data - x), (size_t)tess_shape_count(&shape) * 4) == 0;
+        v = tess_store_find(s, "v", name, NULL);
+        if (same != locked || (locked && v[0] != 0)) {
+            fail_msg("%s: locked %d, unchanged %d", name, locked, same);
+        }
+    }
+    tess_free(before);
+    stop(&r);
+}
+
+static void test_locked_towers(void **state)
+{
+    (void)state;
+    check_locked(true);
+    check_locked(false);
+}
+
+/* Entry by entry or all at once, AdamW does the same to the bit. */
+static void test_text_objective_alone(void **state)
+{
+    (void)state;
+    char *path = NULL;
+    fixture_make_root(NULL);
+    uint8_t *text;
+    size_t n_text;
+    ok(tess_file_read(FIXTURE "tok_last.json", 1 << 20, &text, &n_text));
+    char *at = strstr((char *)text, "\"weight\": 2.0");
+    assert_non_null(at);
+    memcpy(at, "\"weight\": 0.0", 13);
+    path = tess_strdup(fixture_at("config.json"));
+    ok(tess_file_write(path, text, n_text));
+    tess_trainer_options o = fixture_options();
+    run r = {0};
+    ok(tess_model_new(path, FIXTURE "tiny.model", 1, TESS_PRECISION_F32, &r.m));
+    fixture_init(r.m);
+    ok(tess_trainer_new(r.m, &o, &r.t));
+    step(&r);
+    ok(tess_trainer_update(r.t, 1e-3, 1, &r.norm));
+    assert_true(r.loss > 0 && r.norm > 0);
+    tess_shape shape;
+    const float *proj = tess_store_find(tess_model_store(r.m), "param", "visual.proj", &shape);
+    assert_true(proj[5] == (float)fixture_initial("visual.proj", &shape, 5)); /* not decayed */
+    stop(&r);
+    tess_free(text);
+    tess_free(path);
+    fixture_remove_root(NULL);
+}
+
+static void test_gradients_that_are_not_finite(void **state)
+{
+    (void)state;
+    tess_trainer_options o = fixture_options();
+    run r = start("tok_last", &o);
+    int64_t n;
+    step(&r);
+    float *x = group(&r, "param", &n), *g = group(&r, "grad", &n);
+    float *before = tess_alloc_array((size_t)n, sizeof *before);
+    memcpy(before, x, (size_t)n * sizeof *x);
+    g[n / 2] = NAN;
+    ok(tess_trainer_update(r.t, 1e-3, 1, &r.norm));
+    assert_false(isfinite(r.norm));
+    assert_memory_equal(x, before, (size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++) {
+        assert_true(g[i] == 0);
+    }
+    step(&r);
+    ok(tess_trainer_update(r.t, 1e-3, 1, &r.norm));
+    assert_true(isfinite(r.norm));
+    tess_free(before);
+    stop(&r);
+}
+
+static void test_scales_are_bounded(void **state)
+{
+    (void)state;
+    tess_trainer_options o = fixture_options();
+    run r = start("tok_last", &o);
+    step(&r);
+    float *scale = tess_store_find(tess_model_store(r.m), "param", "logit_scale", NULL);
+    *scale = 9;
+    ok(tess_trainer_update(r.t, 1e-3, 1, &r.norm));
+    assert_true(fabs(tess_trainer_logit_scale(r.t) - 100) < 1e-3);
+    stop(&r);
+}
+
+/* More buckets of rows than plans are kept: the same batch gives the same bits before and after. */
+static void test_plans_make_room(void **state)
+{
+    (void)state;
+    enum { ROWS = 60 * 32 };
+    static int32_t tokens[ROWS], positions[ROWS], offsets[PICTURES * SLOTS + 1];
+    tess_trainer_options o = fixture_options();
+    run r = start("tok_last", &o);
+    float first = 0, loss;
+    for (int round = 0; round < 62; round++) {
+        int64_t rows = round == 61 ? 32 : round < 60 ? (round + 1) * 32 : 32;
+        tess_micro_batch b = fixture_micro_batch(&batch);
+        memcpy(tokens, b.tokens, (size_t)b.n_tokens * sizeof *tokens);
+        memset(positions, 0, sizeof positions);
+        memcpy(positions, b.positions, (size_t)b.n_tokens * sizeof *positions);
+        memcpy(offsets, b.offsets, sizeof offsets);
+        b.tokens = tokens;
+        b.positions = positions;
+        b.n_tokens = b.n_tokens > rows ? b.n_tokens : rows; /* rows behind the last caption */
+        ok(tess_trainer_micro_step(r.t, &b, &loss));
+        first = round == 0 ? loss : first;
+        assert_true(fabsf(loss - first) < 1e-5f * first);
+    }
+    assert_true(loss == first);
+    stop(&r);
+}
+
+static void test_bad_options(void **state)
+{
+    (void)state;
+    tess_model *m = fixture_model("tok_last", TESS_PRECISION_F32);
+    tess_trainer *t = NULL;
+    tess_trainer_options o = fixture_options();
+    o.captions_per_image = 1;
+    assert_fails(tess_trainer_new(m, &o, &t), TESS_INVALID, "--captions-per-image 2 or more");
+    o = fixture_options();
+    o.batch = 0;
+    assert_fails(tess_trainer_new(m, &o, &t), TESS_INVALID, "start at 1");
+    assert_null(t);
+    o = fixture_options();
+    tess_status st = TESS_NOMEM;
+    for (int64_t nth = 1; st; nth++) {
+        tess_fault_set(TESS_FAULT_ALLOC, nth, false);
+        st = tess_trainer_new(m, &o, &t);
+        tess_fault_set(TESS_FAULT_ALLOC, 0, false);
+        assert_true(!st == (t != NULL));
+    }
+    tess_micro_batch b = fixture_micro_batch(&batch);
+    float loss;
+    st = TESS_NOMEM;
+    for (int64_t nth = 1; st; nth += 7) {
+        tess_fault_set(TESS_FAULT_ALLOC, nth, false);
+        st = tess_trainer_micro_step(t, &b, &loss);
+        tess_fault_set(TESS_FAULT_ALLOC, 0, false);
+    }
+    tess_trainer_free(t);
+    tess_model_free(m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_recompute_changes_nothing),
+        cmocka_unit_test(test_accumulation_averages),
+        cmocka_unit_test(test_locked_towers),
+        cmocka_unit_test(test_text_objective_alone),
+        cmocka_unit_test(test_gradients_that_are_not_finite),
+        cmocka_unit_test(test_scales_are_bounded),
+        cmocka_unit_test(test_plans_make_room),
+        cmocka_unit_test(test_bad_options),
+    };
+    return cmocka_run_group_tests(tests, open_batch, close_batch);
+}
