@@ -149,7 +149,7 @@ static void test_reports(void **state)
     assert_int_equal(strncmp(out.data, "cpu: 13 steps, arena ", 21), 0);
     assert_non_null(strstr(out.data, "@mlp.c_proj\n"));
     /* Three products forward and back of 4 x 6 x 8 and their like. */
-    assert_true(tess_plan_get_stats(b.p).flops > 2 * 5 * 4 * 6 * 8);
+    assert_true(tess_plan_get_stats(b.p).flops >= 2 * 5 * 4 * 6 * 8);
     tess_buf_deinit(&out);
     close_bench(&b);
 }
