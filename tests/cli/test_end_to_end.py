@@ -44,10 +44,11 @@ def close(a, b, tolerance):
 
 
 def train_and_eval(work):
-    trained = tiny.run(*tiny.train_args(work, "run", "--steps", 0, "--epochs", 60,
-                                        "--captions-per-image", 3, "--save-frequency", 60,
+    trained = tiny.run(*tiny.train_args(work, "run", "--steps", 0, "--epochs", 40,
+                                        "--captions-per-image", 3, "--save-frequency", 40,
                                         "--warmup", 10))
-    tiny.check("train", trained.returncode == 0, trained.stderr)
+    if not tiny.check("train", trained.returncode == 0, trained.stderr):
+        tiny.finish()
     found = result("eval", "eval", "--model", f"{work}/logs/run/model", "--val-data",
                    f"{work}/tiny.tar", "--val-caption-key", "captions", "--min-captions", 1)
     tiny.check("eval: every picture is found", found["text_to_image"]["R@1"] == 1.0, found)

@@ -54,7 +54,7 @@ def environment(**more):
     return env
 
 
-def run(*args, limit=60, env=None, **options):
+def run(*args, limit=200, env=None, **options):
     """Runs the program; a run past its limit counts as exit status 'hang'."""
     try:
         return subprocess.run([TESSERA, *(a if isinstance(a, bytes) else str(a) for a in args)],
