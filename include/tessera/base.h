@@ -293,7 +293,7 @@ double tess_wall_seconds(void); /* since 1970 */
 int tess_cpu_count(void);       /* cores this process may run on (affinity, cgroup), at least 1 */
 
 /* Set by a signal handler or another thread; long work polls it and returns TESS_CANCELLED. */
-extern volatile int tess_cancelled;
+extern volatile _Atomic int tess_cancelled; /* lock-free: fit for a signal handler */
 
 /* ---- random numbers ----------------------------------------------------------------------- */
 

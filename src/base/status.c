@@ -13,7 +13,7 @@ enum { MESSAGE_BYTES = 2048 };
 
 static _Thread_local char message[MESSAGE_BYTES];
 
-volatile int tess_cancelled;
+volatile _Atomic int tess_cancelled;
 
 static const char *const names[] = {"ok",     "invalid", "nomem",       "io",       "format",
                                     "device", "comm",    "unsupported", "cancelled"};
