@@ -200,18 +200,22 @@ typedef struct tess_adamw_options {
 } tess_adamw_options;
 void tess_adamw(tess_graph *g, tess_value param, tess_value grad, tess_value m, tess_value v,
                 tess_value hyper, tess_value sumsq, tess_adamw_options o);
-/* Muon (Jordan 2024) for one matrix: states param, grad, m (R,C) f32, hyper and sumsq as above.
- * The gradient used is AdamW's; m = momentum m + d, u = d + momentum m; each of n_blocks blocks of
- * rows is made nearly orthogonal (singular values 0.7 to 1.2) and applied with step
- * lr lr_factor 0.2 sqrt(max(rows, columns of a block)), after decay of 1 - lr lr_factor
- * weight_decay.  grad is zeroed; sumsq as above.  dtype: of the products' operands.  Effect. */
+/* Muon (Jordan 2024) for matrices (rows,cols) that lie in flat f32 states param, grad, m (n); what
+ * is outside of them is left alone.  hyper, sumsq and the gradient used as above, d.
+ * m = momentum m + d, u = d + momentum m; u is made nearly orthogonal (singular values 0.7 to 1.2)
+ * and subtracted times lr lr_factor 0.2 sqrt(max(rows, cols)), after decay by
+ * 1 - lr lr_factor weight_decay.  grad is zeroed.  dtype: of the products' operands.  Effect. */
+#define TESS_MUON_MATRICES 64 /* of one operator */
 typedef struct tess_muon_options {
     float momentum, weight_decay, lr_factor, clip;
-    int64_t n_blocks;
     tess_dtype dtype; /* TESS_F32 or TESS_BF16 */
+    int64_t n_matrices;
+    struct {
+        int64_t begin, rows, cols;
+    } matrix[TESS_MUON_MATRICES];
 } tess_muon_options;
 void tess_muon(tess_graph *g, tess_value param, tess_value grad, tess_value m, tess_value hyper,
-               tess_value sumsq, tess_muon_options o);
+               tess_value sumsq, const tess_muon_options *o);
 
 /* ---- passes ------------------------------------------------------------------------------- */
 

@@ -217,35 +217,59 @@ static void add_adamw(tess_graph *g, const tess_trainer *t, tess_value hyper, co
                                     .n_decayed = n_decayed});
 }
 
-static void add_muon(tess_graph *g, const tess_trainer *t, tess_value hyper, const char *name,
-                     tess_shape shape)
+static void add_muon(tess_graph *g, const tess_trainer *t, tess_value hyper, tess_muon_options *o)
 {
-    tess_muon(g, tess_state(g, "param", name, TESS_F32, shape),
-              tess_state(g, "grad", name, TESS_F32, shape),
-              tess_state(g, "m", name, TESS_F32, shape), hyper, t->norm,
-              (tess_muon_options){.momentum = t->o.muon_momentum,
-                                  .lr_factor = t->o.muon_lr,
-                                  .weight_decay = t->o.weight_decay,
-                                  .clip = t->o.clip,
-                                  .n_blocks = tess__hidden_blocks(name),
-                                  .dtype = t->model->dtype});
+    static const char *const groups[3] = {"param", "grad", "m"};
+    tess_value x[3];
+    int64_t n;
+    tess_store_group(t->model->store, "param", &n);
+    for (int i = 0; i < 3; i++) {
+        x[i] = tess_state(g, groups[i], "", TESS_F32, TESS_SHAPE_OF(n));
+    }
+    if (o->n_matrices > 0) {
+        tess_muon(g, x[0], x[1], x[2], hyper, t->norm, o);
+    }
+    o->n_matrices = 0;
+}
+
+/* All hidden matrices that are not frozen, as many at a time as an operator takes. */
+static void add_hidden(tess_graph *g, const tess_trainer *t, tess_value hyper)
+{
+    const tess_store *s = t->model->store;
+    tess_muon_options o = {.momentum = t->o.muon_momentum,
+                           .lr_factor = t->o.muon_lr,
+                           .weight_decay = t->o.weight_decay,
+                           .clip = t->o.clip,
+                           .dtype = t->model->dtype};
+    int64_t n;
+    float *data;
+    const float *base = tess_store_group(s, "param", &n);
+    tess_shape shape;
+    for (int64_t i = 0; i < tess_store_n_entries(s, "param"); i++) {
+        const char *name = tess_store_entry(s, "param", i, &data, &shape);
+        const int64_t blocks = locked(t, name) ? 0 : tess__hidden_blocks(name);
+        for (int64_t k = 0; k < blocks; k++) {
+            if (o.n_matrices == TESS_MUON_MATRICES) {
+                add_muon(g, t, hyper, &o);
+            }
+            const int64_t rows = shape.dim[0] / blocks, cols = shape.dim[1];
+            o.matrix[o.n_matrices].begin = data - base + k * rows * cols;
+            o.matrix[o.n_matrices].rows = rows;
+            o.matrix[o.n_matrices++].cols = cols;
+        }
+    }
+    add_muon(g, t, hyper, &o);
 }
 
 /* Frozen parameters are stepped over: their gradient is zero, but decay would still shrink them. */
-static void add_entries(tess_graph *g, const tess_trainer *t, tess_value hyper, bool only_hidden)
+static void add_unlocked(tess_graph *g, const tess_trainer *t, tess_value hyper)
 {
     const tess_store *s = t->model->store;
     float *data;
     tess_shape shape;
     for (int64_t i = 0; i < tess_store_n_entries(s, "param"); i++) {
         const char *name = tess_store_entry(s, "param", i, &data, &shape);
-        const bool muon = t->o.muon && tess__is_hidden(name);
-        if (locked(t, name) || (only_hidden && !muon)) {
-            continue;
-        }
-        if (muon) {
-            add_muon(g, t, hyper, name, shape);
-        } else {
+        if (!locked(t, name) && !(t->o.muon && tess__is_hidden(name))) {
             add_adamw(g, t, hyper, name, shape, 0, shape.rank > 1 ? tess_shape_count(&shape) : 0);
         }
     }
@@ -263,9 +287,12 @@ static tess_status build_update(tess_trainer *t)
     tess_shape flat = TESS_SHAPE_OF(n);
     tess_value hyper = tess_input(g, "hyper", TESS_F32, TESS_SHAPE_OF(HYPER_COUNT));
     t->norm = tess_sumsq(g, tess_state(g, "grad", "", TESS_F32, flat));
-    const bool all = !t->o.lock_image && !t->o.lock_text && uses_pictures(t);
-    add_entries(g, t, hyper, all);
-    if (all) {
+    if (t->o.muon) {
+        add_hidden(g, t, hyper);
+    }
+    if (t->o.lock_image || t->o.lock_text || !uses_pictures(t)) {
+        add_unlocked(g, t, hyper);
+    } else {
         add_adamw(g, t, hyper, "", flat, t->o.muon ? tess_store_n_leading(s, "param") : 0,
                   tess_store_n_decayed(s, "param"));
     }

@@ -226,7 +226,12 @@ tess_status tess__matmul_new(const tess_matmul_spec *spec, tess_matmul **out)
     m->in = widen ? TESS_F32 : spec->in;
     m->out = widen ? TESS_F32 : spec->out;
     const bool empty = spec->m == 0 || spec->n == 0 || spec->k == 0;
+    const int threads = omp_get_max_threads(); /* what the library divides the work by */
+    if (spec->single) {
+        omp_set_num_threads(1);
+    }
     tess_status st = empty ? TESS_OK : set_up(m);
+    omp_set_num_threads(threads);
     if (st != TESS_OK) {
         tess__matmul_free(m);
         return st;

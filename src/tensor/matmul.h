@@ -8,7 +8,7 @@
  *
  * Two runs give the same bytes.  With bf16 operands on AVX-512 BF16 they are also the same for any
  * number of threads; in f32 the library splits some long sums by its threads, so there the bytes
- * hold for one number of threads. */
+ * hold for one number of threads (a `single` product has one). */
 #ifndef TESSERA_TENSOR_MATMUL_H
 #define TESSERA_TENSOR_MATMUL_H
 
@@ -22,6 +22,7 @@ typedef struct tess_matmul_spec {
     bool bias;             /* f32 */
     bool relu, residual;
     bool accumulate; /* C += A B; f32 out, and none of the three above */
+    bool single;     /* on the thread that runs it, for callers that run several at once */
 } tess_matmul_spec;
 
 typedef struct tess_matmul tess_matmul;
