@@ -357,12 +357,14 @@ static tess_status save_step(tess_run *r)
     return save(r, name);
 }
 
-static tess_status add_language(tess_arena *names, tess_scalar *scalars, int64_t at,
-                                const tess_language_recall *l)
+/* Two scalars: R@1 and R@10 of one language. */
+static tess_status add_language(tess_arena *names, tess_scalar *out, const tess_language_recall *l)
 {
-    scalars[at].name = tess_arena_format(names, "val/text_to_image_R@10/%s", l->language);
-    scalars[at].value = l->text_to_image.at10;
-    return scalars[at].name ? TESS_OK : TESS_NOMEM;
+    out[0].name = tess_arena_format(names, "val/text_to_image_R@1/%s", l->language);
+    out[0].value = l->text_to_image.at1;
+    out[1].name = tess_arena_format(names, "val/text_to_image_R@10/%s", l->language);
+    out[1].value = l->text_to_image.at10;
+    return out[0].name && out[1].name ? TESS_OK : TESS_NOMEM;
 }
 
 static tess_status record(tess_run *r, const tess_eval_result *e)
@@ -380,14 +382,15 @@ static tess_status record(tess_run *r, const tess_eval_result *e)
         {"val/text_to_image_R@1_new_words", e->mean_novel.at1},
     };
     int64_t n = TESS_COUNT(head);
-    tess_scalar *scalars = tess_alloc_array((size_t)(n + e->n_languages), sizeof *scalars);
+    tess_scalar *scalars = tess_alloc_array((size_t)(n + 2 * e->n_languages), sizeof *scalars);
     tess_arena names = {0};
     tess_status st = scalars ? TESS_OK : TESS_NOMEM;
     if (scalars) {
         memcpy(scalars, head, sizeof head);
     }
     for (int64_t i = 0; st == TESS_OK && i < e->n_languages; i++) {
-        st = add_language(&names, scalars, n++, &e->languages[i]);
+        st = add_language(&names, scalars + n, &e->languages[i]);
+        n += 2;
     }
     st =
         st ? st
