@@ -203,10 +203,13 @@ def recall_html(result):
 
 
 def print_training(seconds, run, command):
-    """As JSON: the command, the seconds it was given, and the last line of its metrics."""
+    """As JSON: the command, the seconds it was given, the steps they sufficed for, and the last line
+    of its metrics."""
+    with open(os.path.join(run, 'checkpoints', 'results.jsonl'), encoding='utf-8') as f:
+        steps = json.loads(f.readlines()[-1])['step']
     with open(os.path.join(run, 'metrics.jsonl'), encoding='utf-8') as f:
         last = json.loads(f.readlines()[-1])
-    json.dump({'seconds': int(seconds), 'command': ' '.join(command), 'steps': last['step'],
+    json.dump({'seconds': int(seconds), 'command': ' '.join(command), 'steps': steps,
                'epochs': last['epoch'], 'loss': last['train/loss'],
                'pictures_per_s': round(last['train/samples_per_second'], 1)}, sys.stdout, indent=1)
     print()
