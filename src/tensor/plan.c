@@ -183,17 +183,11 @@ static void find_last_uses(builder *b, const tess_value *outputs, int64_t n_outp
     for (int64_t i = 0; i < n_outputs; i++) {
         b->last_use[outputs[i]] = INT64_MAX;
     }
-    /* A view's uses are uses of its source; views follow their source, so walk backwards. */
-    for (int64_t s = b->n_order; s-- > 0;) {
-        const tess_node *n = &b->g->nodes[b->order[s]];
-        if (n->op->flags & TESS_OP_VIEW && b->last_use[n->out] > b->last_use[n->in[0]]) {
-            b->last_use[n->in[0]] = b->last_use[n->out];
-        }
-    }
 }
 
 /* The buffer of an input that this step may overwrite with output 0, or -1.  The buffer's own last
- * use counts, since views share it. */
+ * use counts, since views share it: it is extended when a view is made, and no step before that one
+ * was the last to read the source. */
 static int32_t reusable(const builder *b, const tess_node *n, int64_t s, size_t n_bytes)
 {
     const tess_plan *p = b->p;
@@ -329,8 +323,9 @@ static tess_status fill_plan(builder *b, const tess_value *outputs, int64_t n_ou
     p->stats.arena_bytes = tess__plan_place(p->buffers, p->n_buffers, &st);
     TESS_TRY(st);
     count_bytes(p);
-    memcpy(p->outputs, outputs, (size_t)n_outputs * sizeof *outputs);
-    p->n_outputs = n_outputs;
+    for (int64_t i = 0; i < n_outputs; i++) {
+        p->outputs[p->n_outputs++] = outputs[i];
+    }
     return tess__plan_check(p);
 }
 

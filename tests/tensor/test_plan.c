@@ -310,6 +310,11 @@ static void test_check_sees_damage(void **state)
     p->steps[unary].out_buffer[0] = p->steps[unary].in_buffer[0]; /* its input is read later */
     assert_caught(p, "overwrites what is read later");
     p->steps[unary].out_buffer[0] = was;
+    int64_t reader = find_step(p, "unary_grad", 0);
+    was = p->steps[reader].in_buffer[0];
+    p->steps[reader].in_buffer[0] = p->steps[reader].in_buffer[1];
+    assert_caught(p, "reads bytes that are no longer its input's");
+    p->steps[reader].in_buffer[0] = was;
     int64_t project = find_step(p, "project", 0), grad = find_step(p, "unary_grad", 0);
     size_t at = p->buffers[p->steps[grad].in_buffer[1]].offset;
     assert_int_equal(p->steps[project].out_buffer[0], p->steps[grad].in_buffer[1]);
