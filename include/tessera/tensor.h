@@ -202,9 +202,9 @@ void tess_adamw(tess_graph *g, tess_value param, tess_value grad, tess_value m, 
                 tess_value hyper, tess_value sumsq, tess_adamw_options o);
 /* Muon (Jordan 2024) for matrices (rows,cols) that lie in flat f32 states param, grad, m (n); what
  * is outside of them is left alone.  hyper, sumsq and the gradient used as above, d.
- * m = momentum m + d, u = d + momentum m; u is made nearly orthogonal (singular values 0.7 to 1.2)
- * and subtracted times lr lr_factor 0.2 sqrt(max(rows, cols)), after decay by
- * 1 - lr lr_factor weight_decay.  grad is zeroed.  dtype: of the products' operands.  Effect. */
+ * m = momentum m + d, u = d + momentum m; u is made nearly orthogonal (singular values 0.68
+ * to 1.21) and subtracted times lr lr_factor 0.2 sqrt(max(rows, cols)), after decay by 1 - lr
+ * lr_factor weight_decay.  grad is zeroed.  dtype: of the products' operands.  Effect. */
 #define TESS_MUON_MATRICES 64 /* of one operator */
 typedef struct tess_muon_options {
     float momentum, weight_decay, lr_factor, clip;
