@@ -293,7 +293,11 @@ double tess_wall_seconds(void); /* since 1970 */
 int tess_cpu_count(void);       /* cores this process may run on (affinity, cgroup), at least 1 */
 
 /* Set by a signal handler or another thread; long work polls it and returns TESS_CANCELLED. */
+#ifdef __cplusplus
+extern volatile int tess_cancelled; /* C++ may only read it */
+#else
 extern volatile _Atomic int tess_cancelled; /* lock-free: fit for a signal handler */
+#endif
 
 /* ---- random numbers ----------------------------------------------------------------------- */
 

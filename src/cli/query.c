@@ -14,7 +14,7 @@ static tess_status open_model(const tess_index *ix, const char *index_dir, const
     if (!recorded) {
         return TESS_FAIL(TESS_INVALID, "%s names no model: give --model DIR", index_dir);
     }
-    if (tess_path_is_dir(recorded) || recorded[0] == '/') {
+    if (recorded[0] == '/') {
         return tess_model_open(recorded, TESS_PRECISION_AUTO, out);
     }
     char *beside = tess_format("%s/%s", index_dir, recorded);

@@ -7,7 +7,7 @@
 #include "tessera/index.h"
 
 /* Opens an index and the model that belongs to it: `model_dir`, or NULL for the one that the index
- * names (a relative path is tried from here, then from the index).  A model with another
+ * names (a relative path starts in the index).  A model with another
  * fingerprint is refused.  On failure both are NULL. */
 TESS_MUST_USE tess_status cli_open_index(const char *index_dir, const char *model_dir,
                                          tess_index **out_index, tess_model **out_model);

@@ -166,19 +166,42 @@ static tess_status print_built(const cli_command *cmd, const tess_corpus_report 
     return st;
 }
 
+/* The model's path from inside the index: both may then move together.  Models elsewhere than below
+ * the index's own folder are recorded by their absolute path. */
+static char *path_from_index(const char *index, const char *model)
+{
+    const char *slash = strrchr(index, '/');
+    char *parent = tess_format("%.*s", slash ? (int)(slash - index) + 1 : 2, slash ? index : "./");
+    char *from = parent ? realpath(parent, NULL) : NULL, *to = realpath(model, NULL);
+    size_t n = from ? strlen(from) : 0;
+    char *out = NULL;
+    if (from && to && strncmp(from, to, n) == 0 && to[n] == '/') {
+        out = tess_format("..%s", to + n);
+    } else {
+        out = tess_strdup(to ? to : model);
+    }
+    free(from); /* libc */
+    free(to);   /* libc */
+    tess_free(parent);
+    return out;
+}
+
 static tess_status build_index(cli_command *cmd, tess_model *m, build *b)
 {
     const build_values *v = cmd->values;
     char fingerprint[33];
     TESS_TRY(tess_model_fingerprint(m, fingerprint));
-    char *model = realpath(v->model, NULL);
+    char *model = path_from_index(v->out, v->model);
+    if (!model) {
+        return TESS_NOMEM;
+    }
     tess_index_options io = {.dim = tess_model_embed_dim(m),
                              .fingerprint = fingerprint,
-                             .model = model ? model : v->model,
+                             .model = model,
                              .factory = v->factory,
                              .replace = v->replace};
     tess_status st = tess_index_builder_open(v->out, &io, &b->builder);
-    free(model); /* libc */
+    tess_free(model);
     TESS_TRY(st);
     tess_corpus_options co = {.data = v->data,
                               .dataset_type = v->dataset_type,
