@@ -401,12 +401,12 @@ static void test_malformed_http(void **state)
         "POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n{}",
         "POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: 12abc\r\n\r\n{}",
         "POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n{}",
-        "POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
-        "14\r\n"
-        "Transfer-Encoding: chunked\r\nConnection: "
-        "close\r\n\r\ne\r\n{\"text\":\"red\"}\r\n0\r\n\r\n",
-        "POST /v1/search HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-        "fffffffffffffffff\r\n{}\r\n0\r\n\r\n",
+        ("POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+         "14\r\n"
+         "Transfer-Encoding: chunked\r\nConnection: "
+         "close\r\n\r\ne\r\n{\"text\":\"red\"}\r\n0\r\n\r\n"),
+        ("POST /v1/search HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+         "fffffffffffffffff\r\n{}\r\n0\r\n\r\n"),
         "POST /v1/search HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n{}\r\n",
         "GET /%zz%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
     };
