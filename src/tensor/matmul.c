@@ -226,7 +226,8 @@ tess_status tess__matmul_new(const tess_matmul_spec *spec, tess_matmul **out)
     m->in = widen ? TESS_F32 : spec->in;
     m->out = widen ? TESS_F32 : spec->out;
     const bool empty = spec->m == 0 || spec->n == 0 || spec->k == 0;
-    const int threads = omp_get_max_threads(); /* what the library divides the work by */
+    /* The library wants a primitive to run on as many threads as there were when it was made. */
+    const int threads = omp_get_max_threads();
     if (spec->single) {
         omp_set_num_threads(1);
     }

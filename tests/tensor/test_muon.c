@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <math.h>
+#include <omp.h>
 #include <string.h>
 
 #include "tessera/tensor.h"
@@ -227,6 +228,32 @@ static void test_matrices_do_not_mix(void **state)
     tess_store_free(alone.store);
 }
 
+/* Long sums in f32 are what the library would split among threads. */
+static void test_threads_change_nothing(void **state)
+{
+    (void)state;
+    const tess_muon_options o = {.momentum = 0.9f,
+                                 .lr_factor = 1,
+                                 .dtype = TESS_F32,
+                                 .n_matrices = 2,
+                                 .matrix = {{0, 24, 6000}, {144000, 6000, 24}}};
+    const int before = omp_get_max_threads();
+    world first = make_world(288000);
+    fill_normal(first.grad, first.n, 6);
+    omp_set_num_threads(1);
+    update(&first, &o, 1);
+    for (int threads = 2; threads < 5; threads++) {
+        world w = make_world(first.n);
+        fill_normal(w.grad, w.n, 6);
+        omp_set_num_threads(threads);
+        update(&w, &o, 1);
+        assert_memory_equal(w.param, first.param, (size_t)w.n * sizeof(float));
+        tess_store_free(w.store);
+    }
+    omp_set_num_threads(before);
+    tess_store_free(first.store);
+}
+
 /* ---- refusals, layout ---------------------------------------------------------------------- */
 
 static void test_refusals(void **state)
@@ -291,9 +318,13 @@ static void test_leading_entries(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_singular_values), cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_no_gradient),     cmocka_unit_test(test_matrices_do_not_mix),
-        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_leading_entries),
+        cmocka_unit_test(test_singular_values),
+        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_no_gradient),
+        cmocka_unit_test(test_matrices_do_not_mix),
+        cmocka_unit_test(test_threads_change_nothing),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_leading_entries),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
