@@ -340,7 +340,4 @@ void tess_plan_print_profile(const tess_plan *p, tess_buf *out);
 /* Threads that operators use; 0: all of tess_cpu_count(). */
 void tess_compute_threads(int n);
 
-/* Library versions, for doctor. */
-void tess_tensor_versions(tess_json_writer *w);
-
 #endif
