@@ -5,6 +5,7 @@ not belong to the index."""
 import ast
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -138,6 +139,18 @@ def embed(work):
         tiny.check("embed: the same vector alone", close(one, rows[keys.index(key)], 0.02))
 
 
+def moved_together(work):
+    """An index and its model in one folder stay together when the folder moves."""
+    old, new = f"{work}/before", f"{work}/after"
+    os.mkdir(old)
+    shutil.copytree(f"{work}/logs/run/model", f"{old}/model")
+    result("index build beside its model", "index", "build", "--model", f"{old}/model", "--data",
+           f"{work}/tiny.tar", "--out", f"{old}/index")
+    os.rename(old, new)
+    found = result("search after the move", "search", "-i", f"{new}/index", "--text", "red", "-k", 1)
+    tiny.check("search after the move: one result", len(found["results"]) == 1, found)
+
+
 def another_model(work):
     other = tiny.run(*tiny.train_args(work, "other", "--seed", 2))
     tiny.check("train another", other.returncode == 0, other.stderr)
@@ -162,6 +175,7 @@ def main():
     index_and_search(work)
     serve(work)
     embed(work)
+    moved_together(work)
     another_model(work)
     tiny.remove(work)
     tiny.finish()
