@@ -2,6 +2,8 @@
 /* A model: config, parameters, tokenizer; and the directory that holds it. */
 #include "fusion/model.h"
 
+#include "fusion/layout.h"
+
 #include <string.h>
 
 #define CONFIG_FILE    "open_clip_config.json"
@@ -340,7 +342,8 @@ static tess_status load_weights(tess_model *m, const char *path)
 {
     tess_tensors *t = NULL;
     TESS_TRY(tess_tensors_open(path, &t));
-    tess_status st = tess_store_load(m->store, "param", t, "");
+    tess_layout layout = tess__layout_openclip(false);
+    tess_status st = tess__layout_load(&layout, m->store, "param", t, NULL);
     tess_tensors_free(t);
     return st ? tess_error_prefix(st, "%s", path) : TESS_OK;
 }

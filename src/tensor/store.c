@@ -4,6 +4,8 @@
  * Entries of rank > 1 are laid out first, so that weight decay applies to a prefix and the
  * optimizer is one pass over flat memory; first of all those that have an optimizer of their own.
  * Padding between entries is zero and stays zero under AdamW. */
+#include "tensor/floats.h"
+#include "tensor/misfits.h"
 #include "tensor/op.h"
 
 #include <string.h>
@@ -266,69 +268,6 @@ const char *tess_store_entry(const tess_store *s, const char *name, int64_t i, f
 
 /* ---- loading ------------------------------------------------------------------------------- */
 
-static float f32_from_f16(uint16_t h)
-{
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 0x3ff;
-    if (exponent == 0) { /* zero and subnormals: mantissa * 2^-24 */
-        float f = (float)mantissa * 5.9604644775390625e-08f;
-        return sign ? -f : f;
-    }
-    uint32_t u = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13;
-    float f;
-    memcpy(&f, &u, 4);
-    return f;
-}
-
-static bool is_float(const tess_tensor *t)
-{
-    return strcmp(t->dtype, "F32") == 0 || strcmp(t->dtype, "BF16") == 0 ||
-           strcmp(t->dtype, "F16") == 0;
-}
-
-static void read_floats(const tess_tensor *t, float *out, int64_t n)
-{
-    if (strcmp(t->dtype, "F32") == 0) {
-        memcpy(out, t->data, (size_t)n * sizeof *out);
-        return;
-    }
-    bool bf16 = strcmp(t->dtype, "BF16") == 0;
-    for (int64_t i = 0; i < n; i++) {
-        uint16_t half;
-        memcpy(&half, t->data + 2 * i, 2);
-        out[i] = bf16 ? tess_f32_from_bf16(half) : f32_from_f16(half);
-    }
-}
-
-/* What does not fit, for one message: as many as MAX_LISTED bytes hold, and how many more. */
-#define MAX_LISTED 1500
-typedef struct misfits {
-    tess_buf list;
-    int64_t n, n_left_out;
-} misfits;
-
-static void complain(misfits *m, const char *what, const char *name)
-{
-    m->n++;
-    if (m->list.n_bytes + strlen(name) > MAX_LISTED) {
-        m->n_left_out++;
-        return;
-    }
-    tess_buf_addf(&m->list, "%s%s %s", m->list.n_bytes ? ", " : "", what, name);
-}
-
-static void complain_shape(misfits *m, const char *name, const tess_shape *found,
-                           const tess_shape *expected)
-{
-    tess_buf text = {0};
-    tess_buf_addf(&text, "%s (expected ", name);
-    tess_shape_print(expected, &text);
-    tess_buf_adds(&text, ", found ");
-    tess_shape_print(found, &text);
-    tess_buf_adds(&text, ")");
-    complain(m, "misshapen", text.data ? text.data : name);
-    tess_buf_deinit(&text);
-}
-
 /* The file's tensor for entry i of g; NULL when there is no memory for its name. */
 static const char *entry_name(const group *g, size_t i, const char *prefix, tess_buf *buf)
 {
@@ -337,40 +276,26 @@ static const char *entry_name(const group *g, size_t i, const char *prefix, tess
     return buf->failed ? NULL : buf->data;
 }
 
-static void check_entry(const entry *e, const char *name, const tess_tensor *t, misfits *m)
+static void check_entry(const entry *e, const char *name, const tess_tensor *t, tess_misfits *m)
 {
     if (!t) {
-        complain(m, "missing", name);
+        tess__misfits_add(m, "missing", name);
     } else if (!tess_shape_equal(&t->shape, &e->shape)) {
-        complain_shape(m, name, &t->shape, &e->shape);
-    } else if (!is_float(t)) {
-        complain(m, "no float type in", name);
+        tess__misfits_add_shape(m, name, &t->shape, &e->shape);
+    } else if (!tess__floats_dtype(t->dtype)) {
+        tess__misfits_add(m, "no float type in", name);
     }
 }
 
-static void find_extra(const group *g, const tess_tensors *t, const char *prefix, misfits *m)
+static void find_extra(const group *g, const tess_tensors *t, const char *prefix, tess_misfits *m)
 {
     size_t n_prefix = strlen(prefix);
     for (int64_t i = 0; i < tess_tensors_count(t); i++) {
         const char *name = tess_tensors_at(t, i)->name;
         if (strncmp(name, prefix, n_prefix) == 0 && !find_entry(g, name + n_prefix)) {
-            complain(m, "unexpected", name);
+            tess__misfits_add(m, "unexpected", name);
         }
     }
-}
-
-static tess_status report_misfits(const misfits *m)
-{
-    TESS_TRY(tess_buf_check(&m->list));
-    if (m->n == 0) {
-        return TESS_OK;
-    }
-    char more[32] = "";
-    if (m->n_left_out > 0) {
-        snprintf(more, sizeof more, " and %lld more", (long long)m->n_left_out);
-    }
-    return TESS_FAIL(TESS_FORMAT, "weights do not fit the model: %s%s",
-                     m->list.data ? m->list.data : "", more);
 }
 
 tess_status tess_store_load(tess_store *s, const char *group_name, const tess_tensors *t,
@@ -380,7 +305,7 @@ tess_status tess_store_load(tess_store *s, const char *group_name, const tess_te
     if (!g || !g->data) {
         return TESS_FAIL(TESS_INVALID, "store: no group %s to load into", group_name);
     }
-    misfits wrong = {0};
+    tess_misfits wrong = {0};
     tess_buf buf = {0};
     const char *name = NULL;
     for (size_t i = 0; i < g->n_entries && (name = entry_name(g, i, prefix, &buf)); i++) {
@@ -388,13 +313,13 @@ tess_status tess_store_load(tess_store *s, const char *group_name, const tess_te
     }
     find_extra(g, t, prefix, &wrong);
     tess_status st = tess_buf_check(&buf);
-    st = st ? st : report_misfits(&wrong);
+    st = st ? st : tess__misfits_check(&wrong);
     for (size_t i = 0; st == TESS_OK && i < g->n_entries; i++) {
         const entry *e = &g->entries[i];
         const tess_tensor *x = tess_tensors_find(t, entry_name(g, i, prefix, &buf));
-        read_floats(x, g->data + e->offset, tess_shape_count(&e->shape));
+        tess__floats_read(x->dtype, x->data, g->data + e->offset, tess_shape_count(&e->shape));
     }
     tess_buf_deinit(&buf);
-    tess_buf_deinit(&wrong.list);
+    tess__misfits_deinit(&wrong);
     return st;
 }

@@ -395,7 +395,7 @@ static void test_weights_that_do_not_fit(void **state)
     tess_model_free(m);
     assert_open_fails(TESS_FORMAT, "missing ln_final.bias");
     assert_open_fails(TESS_FORMAT, "unexpected ln_finale.bias");
-    assert_open_fails(TESS_FORMAT, "misshapen visual.proj (expected (32,16), found (16,32))");
+    assert_open_fails(TESS_FORMAT, "transposed visual.proj (expected (32,16), found (16,32))");
     assert_open_fails(TESS_FORMAT, "no float type in logit_scale");
     assert_open_fails(TESS_FORMAT, "open_clip_model.safetensors: weights do not fit the model");
 }
