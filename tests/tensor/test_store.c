@@ -152,7 +152,7 @@ static void test_misfits_are_all_listed(void **state)
         {"scale", "I32", {0}, (const uint8_t *)weights, 4},
         {"bonus", "F32", {1, {3}}, (const uint8_t *)weights, 12},
     };
-    static const char *const said[] = {"misshapen w (expected (3,5), found (5,3))",
+    static const char *const said[] = {"transposed w (expected (3,5), found (5,3))",
                                        "no float type in scale", "missing conv",
                                        "unexpected bonus"};
     assert_int_equal(load(s, bad, 4, ""), TESS_FORMAT);
