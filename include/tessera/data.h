@@ -200,6 +200,20 @@ void tess_data_report_write_json(const tess_data_report *r, const tess_dataset *
 void tess_data_report_write_text(const tess_data_report *r, const tess_dataset *ds, tess_buf *out);
 void tess_data_report_deinit(tess_data_report *r);
 
+/* ---- files with one thing a line ----------------------------------------------------------- */
+
+/* Class names, prompt templates: UTF-8, white space at the ends of a line cut, LF or CRLF.
+ * TESS_FORMAT with the line's number: not UTF-8, or empty unless that is allowed (an empty last
+ * line always is); nothing at all. */
+TESS_MUST_USE tess_status tess_lines_load(const char *path, bool may_be_empty, tess_names *out);
+TESS_MUST_USE tess_status tess_lines_parse(const char *text, size_t n_bytes, const char *name,
+                                           bool may_be_empty, tess_names *out);
+/* The first line that says what an earlier one said, and that one; SIZE_MAX: none does. */
+TESS_MUST_USE tess_status tess_lines_find_repeated(const tess_names *names, size_t *out_first,
+                                                   size_t *out_second);
+/* TESS_FORMAT: a line without "{c}". */
+TESS_MUST_USE tess_status tess_templates_check(const tess_names *templates, const char *path);
+
 /* ---- order -------------------------------------------------------------------------------- */
 
 /* Where slot `slot` of the batch at `counter` stands.  n/B batches make an epoch; the n%B samples

@@ -69,6 +69,20 @@ TESS_MUST_USE tess_status tess_model_embed_picture(tess_model *m, tess_bytes enc
 TESS_MUST_USE tess_status tess_model_tokenize(const tess_model *m, const char *text, size_t n_bytes,
                                               tess_tokenizer_scratch *scratch, tess_ids *out);
 
+/* ---- zero-shot classification --------------------------------------------------------------- */
+
+/* A classifier made of words (Radford et al. 2021, section 3.1.4): for each class the mean of the
+ * unit vectors of its prompts, normalised again, to out (C,Z).  A prompt is a template with every
+ * "{c}" replaced by the class's name; without templates it is the name.  TESS_INVALID: a template
+ * without "{c}", a prompt that gives no token. */
+TESS_MUST_USE tess_status tess_model_classifier(tess_model *m, const char *const *classes,
+                                                int64_t n_classes, const char *const *templates,
+                                                int64_t n_templates, float *out);
+/* Turns the cosines of one picture with C classes into probabilities, in place: softmax of
+ * exp(logit_scale) x, or, for a model with a sigmoid objective or a logit bias, of each
+ * sigmoid(exp(logit_scale) x + logit_bias). */
+void tess_model_probabilities(const tess_model *m, int64_t n_classes, float *x);
+
 /* ---- training ----------------------------------------------------------------------------- */
 
 /* A contrastive objective between pictures and texts, or between texts of one picture. */

@@ -8,6 +8,7 @@
 
 extern const cli_verb cli_verb_train;
 extern const cli_verb cli_verb_eval;
+extern const cli_verb cli_verb_classify;
 extern const cli_verb cli_verb_index_build;
 extern const cli_verb cli_verb_index_info;
 extern const cli_verb cli_verb_search;
