@@ -118,6 +118,7 @@ typedef enum tess_unary_kind {
     TESS_GELU_TANH,  /* tanh approximation */
     TESS_QUICK_GELU, /* x * sigmoid(1.702 x) */
     TESS_SILU,
+    TESS_TANH,
     TESS_UNARY_COUNT,
 } tess_unary_kind;
 const char *tess_unary_name(tess_unary_kind k);
@@ -162,6 +163,7 @@ typedef enum tess_pool_kind {
     TESS_POOL_MEAN,
     TESS_POOL_FIRST,
     TESS_POOL_LAST,
+    TESS_POOL_MEAN_SQRT, /* the sum divided by the root of the number of rows */
     TESS_POOL_COUNT,
 } tess_pool_kind;
 /* x (N,C) with offsets (S+1) i32, or x (B,T,C) with offsets 0 -> (S or B, C) like x.  An empty

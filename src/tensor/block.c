@@ -18,9 +18,10 @@ tess_status tess__unary_find(const char *name, const char *where, tess_unary_kin
             return TESS_OK;
         }
     }
-    return TESS_FAIL(TESS_UNSUPPORTED,
-                     "%s: act: expected relu, gelu, gelu_tanh, quick_gelu or silu, found \"%s\"",
-                     where, name);
+    return TESS_FAIL(
+        TESS_UNSUPPORTED,
+        "%s: act: expected relu, gelu, gelu_tanh, quick_gelu, silu or tanh, found \"%s\"", where,
+        name);
 }
 
 tess_value tess__weight(tess_graph *g, const char *name, tess_shape shape, tess_dtype dtype)

@@ -7,6 +7,7 @@
 #include "text/text_tower.h"
 
 #include "tensor/block.h"
+#include "text/bert_tower.h"
 
 #include <string.h>
 
@@ -15,7 +16,7 @@ static const struct {
     tess_pool_kind kind;
 } pools[] = {
     {"argmax", TESS_POOL_LAST}, {"last", TESS_POOL_LAST}, {"eos", TESS_POOL_LAST},
-    {"first", TESS_POOL_FIRST}, {"mean", TESS_POOL_MEAN},
+    {"first", TESS_POOL_FIRST}, {"mean", TESS_POOL_MEAN}, {"mean_sqrt_len", TESS_POOL_MEAN_SQRT},
 };
 
 tess_text_config tess__text_default(void)
@@ -97,6 +98,10 @@ void tess__text_config_write(const tess_text_config *c, tess_json_writer *w)
 {
     tess_json_begin_object(w);
     tess_json_add_fields(w, fields, TESS_COUNT(fields), c);
+    if (c->bert) {
+        tess_json_key(w, "bert");
+        tess__bert_config_write(c->bert, w);
+    }
     tess_json_end_object(w);
 }
 
@@ -123,6 +128,9 @@ tess_value tess__text_tower(tess_graph *g, const tess_text_config *c, tess_text_
     if (st) {
         tess__graph_fail(g, st);
         return 0;
+    }
+    if (c->bert) {
+        return tess__bert_tower(g, c, in, act, pool, dtype, recompute);
     }
     tess_value x = embed(g, c, in, dtype);
     tess_block_config block = {.width = c->width,

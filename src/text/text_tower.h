@@ -5,6 +5,9 @@
 
 #include "tessera/tensor.h"
 
+/* What BERT has beside what every text tower has: text/bert_tower.h. */
+typedef struct tess_bert_config tess_bert_config;
+
 /* OpenCLIP's text_cfg; the keys that this build knows.  Start from tess__text_default. */
 typedef struct tess_text_config {
     int64_t context_length, vocab_size, width, heads, layers;
@@ -17,6 +20,7 @@ typedef struct tess_text_config {
     const char
         *tokenizer; /* file in the model directory, default "tokenizer.model"; Tessera's key */
     double eps;
+    const tess_bert_config *bert; /* the encoder of BERT instead; no key of text_cfg sets it */
 } tess_text_config;
 tess_text_config tess__text_default(void);
 TESS_MUST_USE tess_status tess__text_config_read(const tess_json *obj, const char *name,

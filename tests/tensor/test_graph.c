@@ -246,7 +246,8 @@ static void test_unknown_activation(void **state)
     ok(tess__unary_find("quick_gelu", "cfg", &k));
     assert_int_equal(k, TESS_QUICK_GELU);
     assert_int_equal(tess__unary_find("swish", "cfg", &k), TESS_UNSUPPORTED);
-    assert_says("cfg: act: expected relu, gelu, gelu_tanh, quick_gelu or silu, found \"swish\"");
+    assert_says(
+        "cfg: act: expected relu, gelu, gelu_tanh, quick_gelu, silu or tanh, found \"swish\"");
 }
 
 int main(void)

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pool: one row per segment: the mean of its rows, its first, or its last.
+/* pool: one row per segment: the mean of its rows, their sum divided by the root of
+ * their number, its first, or its last.
  *
  *   x (N,C) with offsets (S+1) i32 -> (S,C), or x (B,T,C) without -> (B,C); like x.  An empty
  *   segment gives zeros.  Gradient: dy spread back, zeros in rows that no segment uses.
  *   No aliasing.  Deterministic; one pass; the mean is summed in f32 in the rows' order. */
 #include "tensor/parallel.h"
 
+#include <math.h>
 #include <string.h>
 
 typedef struct pool_attrs {
@@ -58,11 +60,18 @@ static tess_range rows_of(tess_pool_kind kind, const tess_shape *shape, const in
 {
     tess_range r = {.begin = offsets ? offsets[i] : i * shape->dim[1]};
     r.n = offsets ? offsets[i + 1] - r.begin : shape->dim[1];
-    if (r.n > 0 && kind != TESS_POOL_MEAN) {
+    if (r.n > 0 && (kind == TESS_POOL_FIRST || kind == TESS_POOL_LAST)) {
         r.begin += kind == TESS_POOL_LAST ? r.n - 1 : 0;
         r.n = 1;
     }
     return r;
+}
+
+/* What a sum of n rows is multiplied by. */
+static float weight_of(tess_pool_kind kind, int64_t n)
+{
+    const double root = kind == TESS_POOL_MEAN_SQRT ? sqrt((double)n) : (double)n;
+    return n > 0 ? (float)(1.0 / root) : 0.0f;
 }
 
 static tess_status check_offsets(const int32_t *offsets, int64_t n, int64_t rows)
@@ -96,7 +105,7 @@ static tess_status cpu(const tess_exec *e)
         float *sum = (float *)e->scratch + omp_get_thread_num() * width;
         tess__zero(sum, width);
         k->column_sum(t, sum, tess__at(e->in[0].data, t, r.begin * width), r.n, width);
-        k->scale(TESS_F32, sum, sum, r.n > 0 ? 1.0f / (float)r.n : 0.0f, width);
+        k->scale(TESS_F32, sum, sum, weight_of(kind, r.n), width);
         k->convert(t, tess__at_mut(e->out[0].data, t, i * width), TESS_F32, sum, width);
     }
     return TESS_OK;
@@ -117,7 +126,7 @@ static tess_status grad_cpu(const tess_exec *e)
         const tess_range r = rows_of(a->kind, &a->shape, offsets, i);
         for (int64_t j = r.begin; j < r.begin + r.n; j++) {
             k->scale(t, tess__at_mut(e->out[0].data, t, j * width),
-                     tess__at(e->in[0].data, t, i * width), 1.0f / (float)r.n, width);
+                     tess__at(e->in[0].data, t, i * width), weight_of(a->kind, r.n), width);
         }
     }
     return TESS_OK;
@@ -133,7 +142,7 @@ static tess_status ref(const tess_exec *e)
         for (int64_t j = r.begin; j < r.begin + r.n; j++) {
             sum += (double)((const float *)e->in[0].data)[j * width + i % width];
         }
-        ((float *)e->out[0].data)[i] = r.n > 0 ? (float)(sum / (double)r.n) : 0;
+        ((float *)e->out[0].data)[i] = (float)(sum * (double)weight_of(kind, r.n));
     }
     return TESS_OK;
 }
@@ -147,7 +156,7 @@ static tess_status grad_ref(const tess_exec *e)
         const tess_range r = rows_of(a->kind, &a->shape, e->in[1].data, i / width);
         for (int64_t j = r.begin; j < r.begin + r.n; j++) {
             ((float *)e->out[0].data)[j * width + i % width] =
-                ((const float *)e->in[0].data)[i] / (float)r.n;
+                ((const float *)e->in[0].data)[i] * weight_of(a->kind, r.n);
         }
     }
     return TESS_OK;
@@ -161,6 +170,7 @@ static tess_status grad_ref(const tess_exec *e)
 BUILD(MEAN)
 BUILD(FIRST)
 BUILD(LAST)
+BUILD(MEAN_SQRT)
 
 #define OFFSETS(n, rows)                                                                           \
     {                                                                                              \
@@ -187,6 +197,11 @@ static const tess_case cases[] = {
      .in = {{TESS_BF16, {2, {500, 40}}}, OFFSETS(60, 500)},
      .build = build_MEAN,
      .reduction = 50},
+    {.name = "packed_mean_sqrt",
+     .n_in = 2,
+     .in = {{TESS_F32, {2, {50, 19}}}, OFFSETS(8, 44)},
+     .build = build_MEAN_SQRT,
+     .reduction = 44},
 };
 
 static const tess_op grad_op = {

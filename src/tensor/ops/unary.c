@@ -14,7 +14,7 @@ typedef struct unary_attrs {
 static const char *const names[TESS_UNARY_COUNT] = {
     [TESS_RELU] = "relu",           [TESS_GELU] = "gelu",
     [TESS_GELU_TANH] = "gelu_tanh", [TESS_QUICK_GELU] = "quick_gelu",
-    [TESS_SILU] = "silu",
+    [TESS_SILU] = "silu",           [TESS_TANH] = "tanh",
 };
 static const tess_op grad_op;
 
@@ -91,6 +91,7 @@ static double value(tess_unary_kind k, double x)
         [TESS_GELU_TANH] = 0.5 * x * (1 + tanh(u)),
         [TESS_QUICK_GELU] = x / (1 + exp(-1.702 * x)),
         [TESS_SILU] = x / (1 + exp(-x)),
+        [TESS_TANH] = tanh(x),
     };
     return table[k];
 }
@@ -136,6 +137,7 @@ BUILD(TESS_GELU)
 BUILD(TESS_GELU_TANH)
 BUILD(TESS_QUICK_GELU)
 BUILD(TESS_SILU)
+BUILD(TESS_TANH)
 
 #define CASE(kind, type, ...)                                                                      \
     {                                                                                              \
@@ -147,6 +149,7 @@ static const tess_case cases[] = {
     CASE(TESS_SILU, TESS_F32, {2, {1, 300}}),       CASE(TESS_RELU, TESS_BF16, {2, {40, 511}}),
     CASE(TESS_GELU, TESS_BF16, {3, {4, 90, 100}}),  CASE(TESS_GELU_TANH, TESS_BF16, {1, {77}}),
     CASE(TESS_QUICK_GELU, TESS_BF16, {2, {6, 70}}), CASE(TESS_SILU, TESS_BF16, {1, {9}}),
+    CASE(TESS_TANH, TESS_F32, {2, {7, 300}}),       CASE(TESS_TANH, TESS_BF16, {1, {900}}),
 };
 
 static const tess_op grad_op = {
