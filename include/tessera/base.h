@@ -249,6 +249,11 @@ TESS_MUST_USE tess_status tess_json_read_fields(const tess_json *obj, const char
                                                 const tess_field *fields, size_t n_fields,
                                                 tess_arena *arena, void *out);
 
+/* The same for other programs' objects, where keys that the table does not know are no mistake. */
+TESS_MUST_USE tess_status tess_json_pick_fields(const tess_json *obj, const char *name,
+                                                const tess_field *fields, size_t n_fields,
+                                                tess_arena *arena, void *out);
+
 /* Writing: appends to a tess_buf; commas are its own business. */
 typedef struct tess_json_writer {
     tess_buf *buf;

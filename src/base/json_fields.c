@@ -154,8 +154,8 @@ static const tess_field *find_field(const char *key, const tess_field *fields, s
     return NULL;
 }
 
-tess_status tess_json_read_fields(const tess_json *obj, const char *name, const tess_field *fields,
-                                  size_t n_fields, tess_arena *arena, void *out)
+static tess_status read_fields(const tess_json *obj, const char *name, const tess_field *fields,
+                               size_t n_fields, bool strict, tess_arena *arena, void *out)
 {
     reader r = {name, strstr(name, ": ") != NULL ? "." : ": ", arena};
     tess_json_kind kind = tess_json_kind_of(obj);
@@ -169,12 +169,24 @@ tess_status tess_json_read_fields(const tess_json *obj, const char *name, const 
         const char *key = NULL;
         const tess_json *v = tess_json_member(obj, i, &key);
         const tess_field *f = find_field(key, fields, n_fields);
-        if (f == NULL) {
+        if (f == NULL && strict) {
             return unknown_key(&r, key, fields, n_fields);
         }
-        if (tess_json_kind_of(v) != TESS_JSON_NULL) {
+        if (f != NULL && tess_json_kind_of(v) != TESS_JSON_NULL) {
             TESS_TRY(read_kind[f->kind](&r, f, v, (char *)out + f->offset));
         }
     }
     return TESS_OK;
+}
+
+tess_status tess_json_read_fields(const tess_json *obj, const char *name, const tess_field *fields,
+                                  size_t n_fields, tess_arena *arena, void *out)
+{
+    return read_fields(obj, name, fields, n_fields, true, arena, out);
+}
+
+tess_status tess_json_pick_fields(const tess_json *obj, const char *name, const tess_field *fields,
+                                  size_t n_fields, tess_arena *arena, void *out)
+{
+    return read_fields(obj, name, fields, n_fields, false, arena, out);
 }

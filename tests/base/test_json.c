@@ -250,6 +250,26 @@ static void test_fields_are_read(void **state)
     tess_arena_deinit(&arena);
 }
 
+/* Of another program's object only what the table names is looked at, and that as closely. */
+static void test_fields_are_picked(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"{\"size\": 7, \"novel\": {\"size\": 8}}",
+                                        "{\"novel\": 1, \"size\": \"7\"}"};
+    tess_arena arena = {0};
+    for (int i = 0; i < 2; i++) {
+        tess_json_doc *doc = NULL;
+        config c = {0};
+        assert_int_equal(tess_json_parse(texts[i], strlen(texts[i]), "c.json", &doc), TESS_OK);
+        tess_status st = tess_json_pick_fields(tess_json_root(doc), "c.json", fields,
+                                               (size_t)TESS_COUNT(fields), &arena, &c);
+        assert_int_equal(st, i ? TESS_INVALID : TESS_OK);
+        assert_int_equal(c.size, i ? 0 : 7);
+        tess_json_free(doc);
+    }
+    tess_arena_deinit(&arena);
+}
+
 static void test_fields_of_any_kind_and_back(void **state)
 {
     (void)state;
@@ -475,6 +495,7 @@ int main(void)
         TEST(test_members_after_free),
         TEST(test_load),
         TEST(test_fields_are_read),
+        TEST(test_fields_are_picked),
         TEST(test_fields_of_any_kind_and_back),
         TEST(test_fields_are_refused),
         TEST(test_write_compact_and_pretty),
