@@ -78,8 +78,11 @@ ISA_avx2       := -mavx2 -mfma -mf16c
 ISA_avx512     := $(ISA_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512
 ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
 KERNEL_FLAGS   := -O3 -fopenmp -ffp-contract=fast -fno-math-errno -fno-trapping-math
-ifneq ($(findstring address,$(SAN)),)
 ifeq ($(findstring clang,$(CC)),)
+# gcc 12 would make two loops of a product, one for a stride of 1, and to join them write all
+# accumulators to memory in every round.
+KERNEL_FLAGS   += -fno-version-loops-for-strides
+ifneq ($(findstring address,$(SAN)),)
 # gcc 12 does not align the frames that it moves to the heap to find uses after return, and kernels
 # keep 64-byte vectors in theirs; they hand out no addresses of locals.
 KERNEL_FLAGS   += --param asan-use-after-return=0

@@ -87,6 +87,7 @@ typedef enum tess_op_flags {
     TESS_OP_EFFECT = 1, /* writes state: always part of a plan, outputs none */
     TESS_OP_VIEW = 2,   /* output 0 is input 0 under another shape: no code, no memory */
     TESS_OP_LEAF = 4,   /* input or state: bound, not computed */
+    TESS_OP_ROUNDS = 8, /* bf16: rounds to bf16 within too, what a product multiplies next */
 } tess_op_flags;
 
 typedef struct tess_op tess_op;

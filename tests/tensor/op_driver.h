@@ -304,23 +304,48 @@ static inline double value_at(const tess_operand *x, int64_t i)
                                  : (double)((const float *)x->data)[i];
 }
 
-static inline const char *compare_operand(driver *d, const char *name, int which,
+static inline double largest_of(const tess_operand *x, int64_t begin, int64_t n)
+{
+    double largest = 0;
+    for (int64_t i = begin; i < begin + n; i++) {
+        largest = fmax(largest, fabs(value_at(x, i)));
+    }
+    return largest;
+}
+
+/* The limit on an element's error is the sum of these.
+ *
+ * Sums in f32: 8 units in the last place times the root of the longest sum, of the element and of
+ * the operand's root mean square, since sums cancel.
+ *
+ * A bf16 result: 2^-8 of the element, where rounding costs 2^-9.
+ *
+ * TESS_OP_ROUNDS: each factor of the last product has a relative error of its own, uniform within
+ * 2^-9, so of standard deviation 2^-9 / sqrt(3).  The errors of a sum add up as its terms do, in
+ * squares: to 2^-9 / sqrt(3) of the root mean square of what was computed from the same terms, a
+ * head's part of a row.  The row's largest element, some 2.5 times that, stands for it: 2^-8 of it
+ * is 8 deviations. */
+static inline const char *compare_operand(driver *d, const tess_op *op, int which,
                                           const tess_operand *have, const tess_operand *want)
 {
     const int64_t n = tess_shape_count(&have->shape);
     const int64_t longest = d->c->reduction > 1 ? d->c->reduction : 1;
     const double eps = 8 * 0x1p-23 * sqrt((double)longest);
     const double rounding = have->dtype == TESS_BF16 ? 0x1p-8 : 0;
-    double squares = 0;
+    const double within = op->flags & TESS_OP_ROUNDS ? rounding : 0;
+    const int64_t width = have->shape.rank > 0 ? tess__last(&have->shape) : 1;
+    double squares = 0, largest = 0;
     for (int64_t i = 0; i < n; i++) {
         squares += value_at(want, i) * value_at(want, i) / (double)n;
     }
     for (int64_t i = 0; i < n; i++) {
+        largest = i % width == 0 ? largest_of(want, i, width) : largest;
         const double w = value_at(want, i), h = value_at(have, i);
-        const double limit = eps * (fabs(w) + sqrt(squares)) + rounding * fabs(w) + 0x1p-23;
+        const double limit =
+            eps * (fabs(w) + sqrt(squares)) + rounding * fabs(w) + within * largest + 0x1p-23;
         if (!(fabs(h - w) <= limit)) {
-            return FAULT(d, "%s: output %d [%lld]: %.9g, reference %.9g, limit %.3g", name, which,
-                         (long long)i, h, w, limit);
+            return FAULT(d, "%s: output %d [%lld]: %.9g, reference %.9g, limit %.3g", op->name,
+                         which, (long long)i, h, w, limit);
         }
     }
     return NULL;
@@ -338,7 +363,7 @@ static inline const char *check_reference(driver *d, const tess_node *n, node_ru
     const int count = node_written(n, cpu, have);
     node_written(n, &wide, want);
     for (int k = 0; !fault && k < count; k++) {
-        fault = compare_operand(d, n->op->name, k, &have[k], &want[k]);
+        fault = compare_operand(d, n->op, k, &have[k], &want[k]);
     }
     node_end(n, &wide);
     return fault;

@@ -3,11 +3,14 @@
  *
  * Segments are short (1..300 rows), so a whole head fits in L2: rows are widened to f32 scratch
  * once, K (and V, backward) is transposed there, and every product is one small register-blocked
- * matrix product with 6 x 4 vectors of accumulators.  The two products of bf16 rows with bf16
- * rows (Q K^T, dY V^T) take pairs of elements straight from memory where the processor multiplies
- * pairs.  Nothing is streamed as in flash attention:
+ * matrix product with 6 x 4 vectors of accumulators.  Nothing is streamed as in flash attention:
  * the scores of a segment are smaller than the keys they come from.  Scores are kept for the
  * backward pass as their log-sum-exp only (docs/attention_backward.md).
+ *
+ * Where the processor multiplies pairs of bf16, every product of bf16 rows does: Q K^T and dY V^T
+ * take pairs straight from memory, the others run over rows that are laid together two by two, and
+ * probabilities and their gradients are rounded to bf16 first.  Sums, exponentials and the softmax
+ * itself stay f32.
  *
  * Widths are padded to whole vectors with zeros, keys beyond the last (and, causal, beyond the
  * query) get probability exactly 0. */
@@ -47,13 +50,23 @@ INLINE vf load_part(const void *p, int64_t i, int64_t n, bool bf16)
     return *(const vf *)tmp;
 }
 
+/* x as bf16, rounded to nearest even.  The instruction rounds what is below bf16's smallest normal
+ * number (1e-38) to 0. */
+INLINE vh narrow(vf x)
+{
+#if defined(__AVX512BF16__)
+    return (vh)_mm512_cvtneps_pbh((__m512)x);
+#else
+    const vu u = (vu)x, nan = (vu)(x != x);
+    const vu r = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    return __builtin_convertvector((r & ~nan) | (((u >> 16) | 0x40u) & nan), vh);
+#endif
+}
+
 INLINE void store_vec(void *p, int64_t i, vf x, bool bf16)
 {
     if (bf16) {
-        const vu u = (vu)x, nan = (vu)(x != x);
-        const vu r = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-        const vu w = (r & ~nan) | (((u >> 16) | 0x40u) & nan);
-        *(vh *)((uint16_t *)p + i) = __builtin_convertvector(w, vh);
+        *(vh *)((uint16_t *)p + i) = narrow(x);
     } else {
         *(vf *)((float *)p + i) = x;
     }
@@ -105,15 +118,6 @@ static void store_rows(tess_dtype t, void *out, int64_t stride, const float *x, 
 /* Lane l of the two halves of a butterfly of distance s. */
 #define LOW(l, s)  (((l) & (s)) ? LANES + (l) - (s) : (l))
 #define HIGH(l, s) (((l) & (s)) ? LANES + (l) : (l) + (s))
-#if LANES == 16
-#define EACH_LANE(f, s)                                                                            \
-    f(0, s), f(1, s), f(2, s), f(3, s), f(4, s), f(5, s), f(6, s), f(7, s), f(8, s), f(9, s),      \
-        f(10, s), f(11, s), f(12, s), f(13, s), f(14, s), f(15, s)
-#elif LANES == 8
-#define EACH_LANE(f, s) f(0, s), f(1, s), f(2, s), f(3, s), f(4, s), f(5, s), f(6, s), f(7, s)
-#else
-#define EACH_LANE(f, s) f(0, s), f(1, s), f(2, s), f(3, s)
-#endif
 #define BUTTERFLY(r, s)                                                                            \
     for (int i = 0; i < LANES; i++) {                                                              \
         if (!(i & (s))) {                                                                          \
@@ -159,7 +163,8 @@ static void load_transposed(tess_dtype t, float *out, const void *x, int64_t str
 
 /* ---- small matrix product ----------------------------------------------------------------- */
 
-/* C (m,n) = A B: A[i,k] at a[i * a_row + k * a_col], B (k,n) and C row-major, n whole vectors. */
+/* C (m,n) = A B: A[i,k] at a[i * a_row + k * a_col], B (k,n) and C row-major, n whole vectors,
+ * k >= 1. */
 typedef struct product {
     const float *a, *b;
     float *c;
@@ -192,7 +197,8 @@ INLINE void tile_body(const product *p, const int mr, const int nr, const bool p
         }
     }
     const float *a = p->a, *b = p->b;
-    for (int64_t k = 0; k < p->k; k++) {
+    int64_t k = p->k;
+    do {
         vf row[NR];
 #pragma GCC unroll 4
         for (int j = 0; j < nr; j++) {
@@ -211,7 +217,7 @@ INLINE void tile_body(const product *p, const int mr, const int nr, const bool p
         }
         a += p->a_col;
         b += p->b_row;
-    }
+    } while (--k > 0);
 #pragma GCC unroll 6
     for (int i = 0; i < mr; i++) {
 #pragma GCC unroll 4
@@ -271,6 +277,41 @@ static void multiply(product p, int64_t m, int64_t n)
     }
 }
 
+/* ---- pairs of bf16 ------------------------------------------------------------------------ */
+
+/* x (n) times factor; as n/2 pairs of neighbours in its own place when they are to be pairs.  n
+ * whole vectors. */
+INLINE void scale_row(float *x, int64_t n, float factor, bool pairs)
+{
+    for (int64_t j = 0; j < n; j += LANES) {
+        store_vec(x, j, *(const vf *)(x + j) * factor, pairs);
+    }
+}
+
+/* out = a in the low halves, b in the high ones. */
+INLINE void pair_rows(float *out, const float *a, const float *b, int64_t n)
+{
+    for (int64_t j = 0; j < n; j += LANES) {
+        const vu low = __builtin_convertvector(narrow(*(const vf *)(a + j)), vu);
+        const vu high = __builtin_convertvector(narrow(*(const vf *)(b + j)), vu);
+        *(vu *)(out + j) = low | high << 16;
+    }
+}
+
+/* out (n/2 rounded up, padded width): rows of bf16 laid together two by two, zeros behind. */
+static void load_paired(float *out, const uint16_t *x, int64_t stride, int64_t n, int64_t width)
+{
+    const int64_t out_width = padded(width);
+    for (int64_t r = 0; r < n; r += 2) {
+        const uint16_t *a = x + r * stride, *b = a + stride;
+        for (int64_t j = 0; j < width; j += LANES) {
+            const vu low = (vu)load_part(a, j, width - j, true) >> 16;
+            const vu high = r + 1 < n ? (vu)load_part(b, j, width - j, true) : (vu){0};
+            *(vu *)(out + r / 2 * out_width + j) = low | high;
+        }
+    }
+}
+
 /* ---- softmax of a row --------------------------------------------------------------------- */
 
 /* exp1 of vec.h for whole vectors; arguments are at most 0 but for rounding, or -infinity. */
@@ -290,15 +331,6 @@ INLINE vf exp_vec(vf x)
     p = p * r + 1.0f;
     const vu power = ((vu)shifted - 0x4b400000u + 127u) << 23;
     return (vf)(~gone & (vi)(p * (vf)power));
-}
-
-INLINE float sum_vec(vf x)
-{
-    float sum = 0.0f;
-    for (int l = 0; l < LANES; l++) {
-        sum += x[l];
-    }
-    return sum;
 }
 
 /* -infinity behind the first n, whose exponential is 0. */
@@ -331,7 +363,7 @@ INLINE int64_t n_seen(const tess_attention_args *a, int64_t query)
 static int64_t attention_scratch(int64_t n_q, int64_t n_k, int64_t head_dim)
 {
     const int64_t d = padded(head_dim), k = padded(n_k), n = n_q > n_k ? n_q : n_k;
-    return (2 * n_q + n_k + n) * d + d * k + 2 * n_q * k + LANES;
+    return (n_q + 2 * n) * d + d * k + 2 * (n_q + n_q % 2) * k + LANES;
 }
 
 static void zero_rows(tess_dtype t, void *x, int64_t stride, int64_t n, int64_t width)
@@ -376,6 +408,32 @@ static void scores(const tess_attention_args *a, float *s, const void *x, int64_
     multiply(p, a->n_q, k);
 }
 
+/* The second operand of a product over rows of x: f32 rows, or pairs of rows.  Its depth. */
+static int64_t load_operand(const tess_attention_args *a, float *out, const void *x, int64_t stride,
+                            int64_t n)
+{
+    if (in_pairs(a)) {
+        load_paired(out, x, stride, n, a->head_dim);
+        return (n + 1) / 2;
+    }
+    load_rows(a->dtype, out, x, stride, n, a->head_dim);
+    return n;
+}
+
+/* Scores become probabilities. */
+static void softmax_rows(const tess_attention_args *a, float *s)
+{
+    const int64_t k = padded(a->n_k);
+    for (int64_t i = 0; i < a->n_q; i++) {
+        float *row = s + i * k;
+        hide_rest(row, n_seen(a, i), k);
+        const float top = max_run(row, k) * a->scale;
+        const float sum = exp_row(row, k, a->scale, top);
+        a->lse[i] = top + logf(sum);
+        scale_row(row, k, 1.0f / sum, in_pairs(a));
+    }
+}
+
 static void attention(const tess_attention_args *a)
 {
     const int64_t width = a->head_dim, d = padded(width), k = padded(a->n_k);
@@ -389,78 +447,97 @@ static void attention(const tess_attention_args *a)
     if (!in_pairs(a)) {
         load_rows(a->dtype, q, a->q, a->q_stride, a->n_q, width);
     }
-    load_rows(a->dtype, v, a->v, a->v_stride, a->n_k, width);
     scores(a, s, a->q, a->q_stride, q, a->k, a->k_stride, kt);
-    for (int64_t i = 0; i < a->n_q; i++) {
-        float *row = s + i * k;
-        hide_rest(row, n_seen(a, i), k);
-        const float top = max_run(row, k) * a->scale;
-        const float sum = exp_row(row, k, a->scale, top), inverse = 1.0f / sum;
-        for (int64_t j = 0; j < k; j += LANES) {
-            *(vf *)(row + j) *= inverse;
-        }
-        a->lse[i] = top + logf(sum);
-    }
-    multiply(
-        (product){
-            .a = s, .a_row = k, .a_col = 1, .b = v, .b_row = d, .c = y, .c_row = d, .k = a->n_k},
-        a->n_q, d);
+    softmax_rows(a, s);
+    product p = {.a = s, .a_row = k, .a_col = 1, .b = v, .b_row = d, .c = y, .c_row = d};
+    p.k = load_operand(a, v, a->v, a->v_stride, a->n_k);
+    p.pairs = in_pairs(a);
+    multiply(p, a->n_q, d);
     store_rows(a->dtype, a->y, a->y_stride, y, a->n_q, width, 1.0f);
 }
 
 /* ds = p * (dp - delta), delta = sum over keys of p * dp.  The usual delta, sum over d of y * dy,
  * is the same number but would read y again, rounded to its type. */
-INLINE void score_grad(const tess_attention_args *a, const float *p, float *dp)
+INLINE void score_grad(const float *p, float *dp, int64_t k)
+{
+    vf sum = {0};
+    for (int64_t j = 0; j < k; j += LANES) {
+        sum += *(const vf *)(p + j) * *(const vf *)(dp + j);
+    }
+    const float delta = sum_vec(sum);
+    for (int64_t j = 0; j < k; j += LANES) {
+        *(vf *)(dp + j) = *(const vf *)(p + j) * (*(const vf *)(dp + j) - delta);
+    }
+}
+
+/* Scores p and dp become probabilities and the gradients of the scores. */
+static void grad_rows(const tess_attention_args *a, float *p, float *ds)
 {
     const int64_t k = padded(a->n_k);
     for (int64_t i = 0; i < a->n_q; i++) {
-        const float *pi = p + i * k;
-        float *di = dp + i * k;
-        vf sum = {0};
-        for (int64_t j = 0; j < k; j += LANES) {
-            sum += *(const vf *)(pi + j) * *(const vf *)(di + j);
-        }
-        const float delta = sum_vec(sum);
-        for (int64_t j = 0; j < k; j += LANES) {
-            *(vf *)(di + j) = *(const vf *)(pi + j) * (*(const vf *)(di + j) - delta);
-        }
+        hide_rest(p + i * k, n_seen(a, i), k);
+        exp_row(p + i * k, k, a->scale, a->lse[i]);
+        score_grad(p + i * k, ds + i * k, k);
+    }
+}
+
+/* Of two rows of p and of ds: p paired goes to the first row of p, ds paired to the second, ds's
+ * rows narrowed stay where they are.  The last row of an odd number is paired with zeros, for which
+ * p and ds have one row more. */
+static void pair_grad_rows(const tess_attention_args *a, float *p, float *ds)
+{
+    const int64_t k = padded(a->n_k), n = a->n_q;
+    if (n % 2) {
+        memset(p + n * k, 0, (size_t)k * sizeof *p);
+        memset(ds + n * k, 0, (size_t)k * sizeof *ds);
+    }
+    for (int64_t i = 0; i < n; i += 2) {
+        pair_rows(p + i * k, p + i * k, p + (i + 1) * k, k);
+        pair_rows(p + (i + 1) * k, ds + i * k, ds + (i + 1) * k, k);
+        scale_row(ds + i * k, k, 1.0f, true);
+        scale_row(ds + (i + 1) * k, k, 1.0f, true);
     }
 }
 
 static void attention_grad(const tess_attention_args *a)
 {
     const int64_t width = a->head_dim, d = padded(width), n = a->n_q, m = a->n_k, k = padded(m);
-    if (m == 0) {
+    const int64_t n_even = n + n % 2;
+    const bool pairs = in_pairs(a);
+    if (m == 0 || n == 0) {
         zero_rows(a->dtype, a->dq, a->q_stride, n, width);
+        zero_rows(a->dtype, a->dk, a->k_stride, m, width);
+        zero_rows(a->dtype, a->dv, a->v_stride, m, width);
         return;
     }
-    float *q = a->scratch, *dy = q + n * d, *keys = dy + n * d;
-    float *t = keys + m * d, *p = t + d * k, *ds = p + n * k;
-    float *out = ds + n * k;
-    load_rows(a->dtype, q, a->q, a->q_stride, n, width);
-    load_rows(a->dtype, dy, a->dy, a->y_stride, n, width);
-    load_rows(a->dtype, keys, a->k, a->k_stride, m, width);
-    scores(a, p, a->q, a->q_stride, q, a->k, a->k_stride, t);
-    scores(a, ds, a->dy, a->y_stride, dy, a->v, a->v_stride, t);
-    for (int64_t i = 0; i < n; i++) {
-        hide_rest(p + i * k, n_seen(a, i), k);
-        exp_row(p + i * k, k, a->scale, a->lse[i]);
+    float *x = a->scratch, *dy = x + (n > m ? n : m) * d, *t = dy + n * d;
+    float *p = t + d * k, *ds = p + n_even * k, *out = ds + n_even * k;
+    if (!pairs) {
+        load_rows(a->dtype, x, a->q, a->q_stride, n, width);
+        load_rows(a->dtype, dy, a->dy, a->y_stride, n, width);
     }
-    score_grad(a, p, ds);
-    multiply(
-        (product){
-            .a = p, .a_row = 1, .a_col = k, .b = dy, .b_row = d, .c = out, .c_row = d, .k = n},
-        m, d);
+    scores(a, p, a->q, a->q_stride, x, a->k, a->k_stride, t);
+    scores(a, ds, a->dy, a->y_stride, dy, a->v, a->v_stride, t);
+    grad_rows(a, p, ds);
+    if (pairs) {
+        pair_grad_rows(a, p, ds);
+    }
+    product c = {.a = p, .a_row = 1, .a_col = k, .b = dy, .b_row = d, .c = out, .c_row = d};
+    c.pairs = pairs;
+    c.a_col = pairs ? 2 * k : k;
+    c.k = load_operand(a, dy, a->dy, a->y_stride, n);
+    multiply(c, m, d);
     store_rows(a->dtype, a->dv, a->v_stride, out, m, width, 1.0f);
-    multiply(
-        (product){
-            .a = ds, .a_row = 1, .a_col = k, .b = q, .b_row = d, .c = out, .c_row = d, .k = n},
-        m, d);
+    c.a = pairs ? p + k : ds;
+    c.b = x;
+    c.k = load_operand(a, x, a->q, a->q_stride, n);
+    multiply(c, m, d);
     store_rows(a->dtype, a->dk, a->k_stride, out, m, width, a->scale);
-    multiply(
-        (product){
-            .a = ds, .a_row = k, .a_col = 1, .b = keys, .b_row = d, .c = out, .c_row = d, .k = m},
-        n, d);
+    c.a = ds;
+    c.a_row = k;
+    c.a_col = 1;
+    c.k = load_operand(a, x, a->k, a->k_stride, m);
+    multiply(c, n, d);
     store_rows(a->dtype, a->dq, a->q_stride, out, n, width, a->scale);
 }
 

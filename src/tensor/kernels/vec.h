@@ -137,6 +137,52 @@ typedef int32_t vi __attribute__((vector_size(LANES * 4), aligned(4), may_alias)
 typedef uint32_t vu __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef uint16_t vh __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
 
+/* Lane l's partner at distance s. */
+#define PARTNER(l, s) ((l) ^ (s))
+#if LANES == 16
+#define EACH_LANE(f, s)                                                                            \
+    f(0, s), f(1, s), f(2, s), f(3, s), f(4, s), f(5, s), f(6, s), f(7, s), f(8, s), f(9, s),      \
+        f(10, s), f(11, s), f(12, s), f(13, s), f(14, s), f(15, s)
+#elif LANES == 8
+#define EACH_LANE(f, s) f(0, s), f(1, s), f(2, s), f(3, s), f(4, s), f(5, s), f(6, s), f(7, s)
+#else
+#define EACH_LANE(f, s) f(0, s), f(1, s), f(2, s), f(3, s)
+#endif
+#define PARTNERS(x, s) __builtin_shufflevector(x, x, EACH_LANE(PARTNER, s))
+
+INLINE vf max_of(vf a, vf b)
+{
+    const vi more = a > b;
+    return (vf)((more & (vi)a) | (~more & (vi)b));
+}
+
+/* Over the lanes, as a tree: the compilers would do it one after the other. */
+INLINE float sum_vec(vf x)
+{
+#if LANES == 16
+    x += PARTNERS(x, 8);
+#endif
+#if LANES >= 8
+    x += PARTNERS(x, 4);
+#endif
+    x += PARTNERS(x, 2);
+    x += PARTNERS(x, 1);
+    return x[0];
+}
+
+INLINE float max_vec(vf x)
+{
+#if LANES == 16
+    x = max_of(x, PARTNERS(x, 8));
+#endif
+#if LANES >= 8
+    x = max_of(x, PARTNERS(x, 4));
+#endif
+    x = max_of(x, PARTNERS(x, 2));
+    x = max_of(x, PARTNERS(x, 1));
+    return x[0];
+}
+
 /* Largest of n >= 1 values.  Spelled out, since compilers vectorise a maximum only when told that
  * there are no NaNs. */
 INLINE float max_run(const float *x, int64_t n)
@@ -146,13 +192,9 @@ INLINE float max_run(const float *x, int64_t n)
     if (n >= LANES) {
         vf tops = *(const vf *)x;
         for (i = LANES; i + LANES <= n; i += LANES) {
-            const vf v = *(const vf *)(x + i);
-            const vi more = v > tops;
-            tops = (vf)((more & (vi)v) | (~more & (vi)tops));
+            tops = max_of(*(const vf *)(x + i), tops);
         }
-        for (int l = 0; l < LANES; l++) {
-            top = tops[l] > top ? tops[l] : top;
-        }
+        top = max_vec(tops);
     }
     for (; i < n; i++) {
         top = x[i] > top ? x[i] : top;

@@ -8,8 +8,10 @@
  *   -> y like q (...,C), lse (H,N) f32, the logarithm of each query's sum of exponentials.
  *   An empty segment and rows at and behind offsets[S] give zeros.
  *   Gradient (docs/attention_backward.md): scores are recomputed from lse; rows without a segment
- *   get zeros.  f32 accumulation throughout.  No aliasing.  Deterministic: a (segment, head) is one
- *   piece of work.  4 Nq Nk D FLOPs per segment and head forward, 10 backward. */
+ *   get zeros.  f32 accumulation throughout; on bf16 rows, a processor that multiplies pairs of
+ * bf16 gets the probabilities and the gradients of the scores rounded to bf16.  No aliasing.
+ *   Deterministic: a (segment, head) is one piece of work.  4 Nq Nk D FLOPs per segment and head
+ * forward, 10 backward. */
 #include "tensor/parallel.h"
 
 #include <math.h>
@@ -520,6 +522,16 @@ static const tess_case cases[] = {
      .in = {{TESS_BF16, {2, {64, 288}}}, {TESS_I32, {1, {6}}, TESS_FILL_OFFSETS, 60, true}},
      .build = build_packed,
      .reduction = 64},
+    {.name = "bf16_causal",
+     .n_in = 2,
+     .in = {{TESS_BF16, {2, {60, 96}}}, {TESS_I32, {1, {7}}, TESS_FILL_OFFSETS, 55, true}},
+     .build = build_causal,
+     .reduction = 50},
+    {.name = "bf16_cross",
+     .n_in = 2,
+     .in = {{TESS_BF16, {3, {3, 3, 40}}}, {TESS_BF16, {3, {3, 19, 80}}}},
+     .build = build_cross,
+     .reduction = 20},
 };
 
 static const tess_op grad_op = {
@@ -528,6 +540,7 @@ static const tess_op grad_op = {
     .n_in_max = 5,
     .n_out = 2,
     .attrs_bytes = sizeof(sdpa_attrs),
+    .flags = TESS_OP_ROUNDS,
     .infer = grad_infer,
     .prepare = prepare,
     .cpu = grad_cpu,
@@ -543,6 +556,7 @@ const tess_op tess__op_sdpa = {
     .n_in_max = 3,
     .n_out = 2,
     .attrs_bytes = sizeof(sdpa_attrs),
+    .flags = TESS_OP_ROUNDS,
     .infer = infer,
     .vjp = vjp,
     .prepare = prepare,
