@@ -24,6 +24,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 enum {
     LEAF1_ECX_AVX2 = 1 << 12 | 1 << 27 | 1 << 28 | 1 << 29, /* FMA, OSXSAVE, AVX, F16C */
     LEAF7_EBX_AVX2 = 1 << 5,
+    LEAF7_ECX_VNNI = 1 << 11,
     LEAF7_1_EAX_BF16 = 1 << 5,
     XCR0_AVX = 0x06,    /* the system saves xmm and ymm */
     XCR0_AVX512 = 0xE6, /* and the mask and zmm registers */
@@ -57,7 +58,8 @@ static tess_isa detect(void)
         return TESS_ISA_AVX2;
     }
     uint32_t n_subleaves = a;
-    if (n_subleaves < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !has(a, LEAF7_1_EAX_BF16)) {
+    /* Every processor with BF16 has VNNI; a hypervisor may hide one of them. */
+    if (!has(c, LEAF7_ECX_VNNI) || n_subleaves < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !has(a, LEAF7_1_EAX_BF16)) {
         return TESS_ISA_AVX512;
     }
     return TESS_ISA_AVX512BF16;

@@ -26,6 +26,26 @@ typedef struct tess_attention_args {
     void *dq, *dk, *dv; /* strides as q, k, v */
 } tess_attention_args;
 
+#define TESS_PANEL 64 /* columns of packed weights that lie together; see tensor/packed.h */
+
+/* y (rows, cols <= TESS_PANEL) = act(a b + bias) + residual for one panel b. */
+typedef struct tess_packed_args {
+    tess_dtype kind;       /* of the weights: f32, bf16, i8 */
+    tess_dtype dtype;      /* of y and residual */
+    const void *a;         /* rows of 32-bit groups along k, a_row groups apart */
+    const float *a_scale;  /* (rows), i8 only, as the next three: x = a_scale (a - a_zero) */
+    const int32_t *a_zero; /* (rows) */
+    const float *b_scale;  /* (TESS_PANEL) */
+    const int32_t *b_sum;  /* (TESS_PANEL), of a column's integers */
+    const void *b, *next;  /* the panel; the one to be fetched meanwhile, or NULL */
+    const float *bias;     /* (cols) or NULL */
+    const void *residual;  /* rows y_row elements apart, or NULL */
+    void *y;               /* rows y_row elements apart */
+    int64_t rows, cols, groups, a_row, y_row;
+    tess_unary_kind act;
+    void (*unary)(tess_unary_kind k, tess_dtype t, void *y, const void *x, int64_t n); /* or NULL */
+} tess_packed_args;
+
 /* Rows shorter than this are scaled as if they had this length, and get no gradient. */
 #define TESS_L2_EPS 1e-12f
 
@@ -76,6 +96,11 @@ typedef struct tess_kernels {
     /* x becomes factor * scale * d loss / d z; adds to the gradients of log scale and bias. */
     void (*sigmoid_grad)(float *x, int64_t n, float scale, float bias, int64_t diagonal,
                          float factor, double *dlog_scale, double *dbias);
+    void (*packed_panel)(const tess_packed_args *a);
+    /* Each row of x (rows, width) to bytes q, q_row apart: x = scale (q - zero) within scale / 2,
+     * scale = (max - min) / 255 over the row and 0.  Bytes behind the width stand for 0. */
+    void (*quantise)(tess_dtype t, uint8_t *q, int64_t q_row, float *scale, int32_t *zero,
+                     const void *x, int64_t rows, int64_t width);
     double (*sumsq)(const float *x, int64_t n);
     /* One AdamW pass; grad is zeroed.  lr, bias corrections and the gradient's factor are final. */
     void (*adamw)(float *p, float *g, float *m, float *v, int64_t n, float lr, float beta1,

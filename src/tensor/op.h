@@ -135,6 +135,8 @@ int64_t tess__rows(const tess_shape *s);
 int64_t tess__last(const tess_shape *s);
 /* "expected x (N,192) bf16 like y, found ..." in one call: fails unless dtype and shape agree. */
 tess_status tess__expect_like(const char *what, const tess_operand *x, const tess_operand *like);
+/* An activation in double, for references. */
+double tess__unary_value(tess_unary_kind k, double x);
 tess_status tess__expect(const char *what, const tess_operand *x, tess_dtype dtype, int rank);
 
 #endif

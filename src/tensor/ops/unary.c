@@ -82,7 +82,7 @@ static tess_status grad_cpu(const tess_exec *e)
     return TESS_OK;
 }
 
-static double value(tess_unary_kind k, double x)
+double tess__unary_value(tess_unary_kind k, double x)
 {
     const double u = 0.7978845608028654 * (x + 0.044715 * x * x * x);
     const double table[TESS_UNARY_COUNT] = {
@@ -101,7 +101,7 @@ static tess_status ref(const tess_exec *e)
     const float *x = e->in[0].data;
     float *y = e->out[0].data;
     for (int64_t i = 0; i < tess_shape_count(&e->out[0].shape); i++) {
-        y[i] = (float)value(((const unary_attrs *)e->attrs)->kind, (double)x[i]);
+        y[i] = (float)tess__unary_value(((const unary_attrs *)e->attrs)->kind, (double)x[i]);
     }
     return TESS_OK;
 }
@@ -116,7 +116,9 @@ static tess_status grad_ref(const tess_exec *e)
     for (int64_t i = 0; i < tess_shape_count(&e->out[0].shape); i++) {
         const double v = (double)x[i];
         const double slope =
-            kind == TESS_RELU ? v > 0 : (value(kind, v + h) - value(kind, v - h)) / (2 * h);
+            kind == TESS_RELU
+                ? v > 0
+                : (tess__unary_value(kind, v + h) - tess__unary_value(kind, v - h)) / (2 * h);
         dx[i] = (float)(slope * (double)dy[i]);
     }
     return TESS_OK;

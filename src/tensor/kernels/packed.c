@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Products with packed weights (tensor/packed.h): one panel of 64 columns against some rows.
+ *
+ * Every kind of weights is a run of 32-bit groups along k (one f32, two bf16, four bytes), so one
+ * register tile serves all three: broadcast a group of a row, multiply it into LANES columns.  The
+ * tile runs over the whole of k and its sums never leave the registers before the epilogue, which
+ * is where a general library must store, scale and read again.  The result does not depend on how
+ * rows and panels are shared among threads.
+ *
+ * Where the processor does not multiply pairs or bytes, bf16 is widened and bytes are split into
+ * even and odd 16-bit halves: slower, but the integer sums are the same. */
+#include "tensor/kernels/vec.h"
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#define MR    6
+#define PANEL TESS_PANEL
+
+enum { ONES, PAIRS, BYTES, N_KINDS };
+
+typedef int16_t vs __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef uint8_t vb __attribute__((vector_size(LANES), aligned(1), may_alias));
+
+/* ---- one group ---------------------------------------------------------------------------- */
+
+INLINE vf add_pairs(vf acc, uint32_t a, vu b)
+{
+#if defined(__AVX512BF16__)
+    return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32((int32_t)a), (__m512bh)b);
+#else
+    acc += float_of(a << 16) * (vf)(b << 16);
+    return acc + float_of(a & 0xffff0000u) * (vf)(b & 0xffff0000u);
+#endif
+}
+
+/* a: bytes 0..255, b: -127..127. */
+INLINE vi add_bytes(vi acc, uint32_t a, vu b)
+{
+#if defined(__AVX512VNNI__)
+    return (vi)_mm512_dpbusd_epi32((__m512i)acc, _mm512_set1_epi32((int32_t)a), (__m512i)b);
+#elif defined(__SSE2__)
+    const vs even = ((vs)b << 8) >> 8, odd = (vs)b >> 8;
+    const int32_t a_even = (int32_t)(a & 0x00ff00ffu), a_odd = (int32_t)(a >> 8 & 0x00ff00ffu);
+#if LANES == 16
+    return acc + (vi)_mm512_madd_epi16((__m512i)even, _mm512_set1_epi32(a_even)) +
+           (vi)_mm512_madd_epi16((__m512i)odd, _mm512_set1_epi32(a_odd));
+#elif LANES == 8
+    return acc + (vi)_mm256_madd_epi16((__m256i)even, _mm256_set1_epi32(a_even)) +
+           (vi)_mm256_madd_epi16((__m256i)odd, _mm256_set1_epi32(a_odd));
+#else
+    return acc + (vi)_mm_madd_epi16((__m128i)even, _mm_set1_epi32(a_even)) +
+           (vi)_mm_madd_epi16((__m128i)odd, _mm_set1_epi32(a_odd));
+#endif
+#else
+    for (int k = 0; k < 32; k += 8) {
+        acc += (int32_t)(a >> k & 0xffu) * ((vi)(b << (24 - k)) >> 24);
+    }
+    return acc;
+#endif
+}
+
+INLINE vf add_group(vf acc, uint32_t a, vu b, const int kind)
+{
+    if (kind == BYTES) {
+        return (vf)add_bytes((vi)acc, a, b);
+    }
+    if (kind == PAIRS) {
+        return add_pairs(acc, a, b);
+    }
+    return acc + float_of(a) * (vf)b;
+}
+
+/* ---- a tile of mr rows and NR vectors ------------------------------------------------------ */
+
+typedef struct tile {
+    const uint32_t *a, *b;
+    float *sums; /* rows of PANEL */
+    int64_t a_row, groups;
+    const char *next; /* to be fetched meanwhile, `lines` cache lines for each group */
+    int lines;
+} tile;
+
+INLINE void tile_body(const tile *t, const int mr, const int kind)
+{
+    vf acc[MR][NR];
+#pragma GCC unroll 6
+    for (int i = 0; i < mr; i++) {
+#pragma GCC unroll 4
+        for (int j = 0; j < NR; j++) {
+            acc[i][j] = (vf){0};
+        }
+    }
+    const uint32_t *a = t->a, *b = t->b;
+    const char *next = t->next;
+    for (int64_t g = 0; g < t->groups; g++) {
+        vu row[NR];
+#pragma GCC unroll 4
+        for (int j = 0; j < NR; j++) {
+            row[j] = *(const vu *)(b + j * LANES);
+        }
+#pragma GCC unroll 6
+        for (int i = 0; i < mr; i++) {
+#pragma GCC unroll 4
+            for (int j = 0; j < NR; j++) {
+                acc[i][j] = add_group(acc[i][j], a[i * t->a_row], row[j], kind);
+            }
+        }
+        for (int l = 0; l < t->lines; l++, next += 64) {
+            __builtin_prefetch(next, 0, 2);
+        }
+        a++;
+        b += PANEL;
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < mr; i++) {
+#pragma GCC unroll 4
+        for (int j = 0; j < NR; j++) {
+            *(vf *)(t->sums + i * PANEL + j * LANES) = acc[i][j];
+        }
+    }
+}
+
+#define TILE(m)                                                                                    \
+    static void ones_##m(const tile *t)                                                            \
+    {                                                                                              \
+        tile_body(t, m, ONES);                                                                     \
+    }                                                                                              \
+    static void pairs_##m(const tile *t)                                                           \
+    {                                                                                              \
+        tile_body(t, m, PAIRS);                                                                    \
+    }                                                                                              \
+    static void bytes_##m(const tile *t)                                                           \
+    {                                                                                              \
+        tile_body(t, m, BYTES);                                                                    \
+    }
+TILE(1)
+TILE(2)
+TILE(3)
+TILE(4)
+TILE(5)
+TILE(6)
+#define TILES(f)                                                                                   \
+    {                                                                                              \
+        f##_1, f##_2, f##_3, f##_4, f##_5, f##_6                                                   \
+    }
+static void (*const tiles[N_KINDS][MR])(const tile *) = {TILES(ones), TILES(pairs), TILES(bytes)};
+
+/* ---- the epilogue -------------------------------------------------------------------------- */
+
+/* Integer sums of rows shifted by `zero`, back to numbers. */
+INLINE void scale_sums(const tess_packed_args *p, float *x, int64_t row)
+{
+    const float scale = p->a_scale[row];
+    const int32_t zero = p->a_zero[row];
+    for (int64_t j = 0; j < PANEL; j += LANES) {
+        const vi sum = *(const vi *)(x + j) - zero * *(const vi *)(p->b_sum + j);
+        *(vf *)(x + j) = __builtin_convertvector(sum, vf) * (scale * *(const vf *)(p->b_scale + j));
+    }
+}
+
+INLINE void store_body(const tess_packed_args *p, const float *x, int64_t row, bool bf16)
+{
+    void *y = at_mut(p->y, row * p->y_row, bf16);
+    if (!p->residual) {
+#pragma omp simd
+        for (int64_t j = 0; j < p->cols; j++) {
+            store1(y, j, x[j], bf16);
+        }
+        return;
+    }
+    const void *r = at(p->residual, row * p->y_row, bf16);
+#pragma omp simd
+    for (int64_t j = 0; j < p->cols; j++) {
+        store1(y, j, x[j] + load1(r, j, bf16), bf16);
+    }
+}
+
+static void finish(const tess_packed_args *p, float *sums, int64_t row, int64_t mr)
+{
+    for (int64_t i = 0; i < mr; i++) {
+        float *x = sums + i * PANEL;
+        if (p->kind == TESS_I8) {
+            scale_sums(p, x, row + i);
+        }
+#pragma omp simd
+        for (int64_t j = 0; j < (p->bias ? p->cols : 0); j++) {
+            x[j] += p->bias[j];
+        }
+    }
+    if (p->unary) {
+        p->unary(p->act, TESS_F32, sums, sums, mr * PANEL);
+    }
+    for (int64_t i = 0; i < mr; i++) {
+        BY_DTYPE(p->dtype, store_body, p, sums + i * PANEL, row + i);
+    }
+}
+
+static void packed_panel(const tess_packed_args *p)
+{
+    const int kind = p->kind == TESS_I8 ? BYTES : p->kind == TESS_BF16 ? PAIRS : ONES;
+    /* Split bytes take more registers than AVX2 and SSE have for six rows. */
+    const int64_t most = LANES == 16 || kind == ONES ? MR : 4;
+    const int64_t n_tiles = (p->rows + most - 1) / most;
+    float sums[MR * PANEL] __attribute__((aligned(64)));
+    for (int64_t row = 0, n = 0; row < p->rows; row += most, n++) {
+        const int64_t mr = p->rows - row < most ? p->rows - row : most;
+        for (int64_t j = 0; j < p->cols; j += NR * LANES) {
+            tile t = {.a = (const uint32_t *)p->a + row * p->a_row,
+                      .b = (const uint32_t *)p->b + j,
+                      .sums = sums + j,
+                      .a_row = p->a_row,
+                      .groups = p->groups};
+            if (p->next && j == 0 && n < 4) { /* a group of a panel is four lines */
+                t.lines = n_tiles >= 4 ? 1 : n_tiles >= 2 ? 2 : 4;
+                t.next = (const char *)p->next + n * t.lines * 64 * p->groups;
+                t.lines = n * t.lines < 4 ? t.lines : 0;
+            }
+            tiles[kind][mr - 1](&t);
+        }
+        finish(p, sums, row, mr);
+    }
+}
+
+/* ---- activations to bytes ------------------------------------------------------------------ */
+
+INLINE vf load_floats(const void *x, int64_t i, bool bf16)
+{
+    if (bf16) {
+        const vh h = *(const vh *)((const uint16_t *)x + i);
+        return (vf)(__builtin_convertvector(h, vu) << 16);
+    }
+    return *(const vf *)((const float *)x + i);
+}
+
+/* To the nearest integer, ties to even: as lrintf. */
+INLINE vi round_vec(vf x)
+{
+#if LANES == 16
+    return (vi)_mm512_cvtps_epi32((__m512)x);
+#elif LANES == 8
+    return (vi)_mm256_cvtps_epi32((__m256)x);
+#elif defined(__SSE2__)
+    return (vi)_mm_cvtps_epi32((__m128)x);
+#else
+    vi r;
+    for (int l = 0; l < LANES; l++) {
+        r[l] = (int32_t)__builtin_rintf(x[l]);
+    }
+    return r;
+#endif
+}
+
+INLINE vf pick(vi which, vf a, vf b)
+{
+    return (vf)((which & (vi)a) | (~which & (vi)b));
+}
+
+/* The least and the greatest of a row and 0. */
+INLINE void row_range(const void *x, int64_t width, bool bf16, float *out_low, float *out_high)
+{
+    vf low = {0}, high = {0};
+    int64_t j = 0;
+    for (; j + LANES <= width; j += LANES) {
+        const vf v = load_floats(x, j, bf16);
+        low = pick(v < low, v, low);
+        high = pick(v > high, v, high);
+    }
+    float lo = 0.0f, hi = 0.0f;
+    for (int l = 0; l < LANES; l++) {
+        lo = low[l] < lo ? low[l] : lo;
+        hi = high[l] > hi ? high[l] : hi;
+    }
+    for (; j < width; j++) {
+        const float v = load1(x, j, bf16);
+        lo = v < lo ? v : lo;
+        hi = v > hi ? v : hi;
+    }
+    *out_low = lo;
+    *out_high = hi;
+}
+
+INLINE vb bytes_of(vf x, float inverse, int32_t zero)
+{
+    vi q = round_vec(x * inverse) + zero;
+    const vi low = q > 0;
+    q &= low;
+    const vi high = q > 255;
+    q = (high & 255) | (~high & q);
+    return __builtin_convertvector(q, vb);
+}
+
+INLINE void quantise_body(uint8_t *q, int64_t q_row, float *scale, int32_t *zero, const void *x,
+                          int64_t rows, int64_t width, bool bf16)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        const void *xr = at(x, r * width, bf16);
+        uint8_t *qr = q + r * q_row;
+        float low, high;
+        row_range(xr, width, bf16, &low, &high);
+        scale[r] = (high - low) / 255.0f;
+        const float inverse = high - low > 0.0f ? 255.0f / (high - low) : 0.0f;
+        const vi z = round_vec((vf){0} - low * inverse);
+        zero[r] = z[0];
+        int64_t j = 0;
+        for (; j + LANES <= width; j += LANES) {
+            *(vb *)(qr + j) = bytes_of(load_floats(xr, j, bf16), inverse, zero[r]);
+        }
+        float rest[LANES] = {0};
+        for (int64_t l = 0; j + l < width; l++) {
+            rest[l] = load1(xr, j + l, bf16);
+        }
+        const vb last = bytes_of(*(const vf *)rest, inverse, zero[r]);
+        for (int64_t l = 0; j + l < q_row; l++) {
+            qr[j + l] = last[l];
+        }
+    }
+}
+
+static void quantise(tess_dtype t, uint8_t *q, int64_t q_row, float *scale, int32_t *zero,
+                     const void *x, int64_t rows, int64_t width)
+{
+    BY_DTYPE(t, quantise_body, q, q_row, scale, zero, x, rows, width);
+}
+
+void TESS_K(fill_packed)(tess_kernels *k)
+{
+    k->packed_panel = packed_panel;
+    k->quantise = quantise;
+}
