@@ -2,7 +2,22 @@
 /* Loops over chunks that several operators share. */
 #include "tensor/parallel.h"
 
+#include <pthread.h>
 #include <string.h>
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static int n_cpus;
+
+static void count_cpus(void)
+{
+    n_cpus = tess_cpu_count();
+}
+
+int tess__slots_max(void)
+{
+    pthread_once(&once, count_cpus);
+    return n_cpus;
+}
 
 void tess__convert(tess_dtype to, void *out, tess_dtype from, const void *in, int64_t n)
 {

@@ -37,15 +37,12 @@ static inline tess_range tess__chunk(const tess_chunks *c, int64_t i)
 }
 
 /* Scratch that belongs to a thread is allotted for this many; loops that use it ask OpenMP for no
- * more.  The process's processors are known before any plan is made. */
+ * more.  The process's processors, counted once: the count reads files of the control group. */
+int tess__slots_max(void);
 static inline int tess__slots(void)
 {
-    const int n = omp_get_max_threads(), cpus = tess_cpu_count();
+    const int n = omp_get_max_threads(), cpus = tess__slots_max();
     return n < cpus ? n : cpus;
-}
-static inline int tess__slots_max(void)
-{
-    return tess_cpu_count();
 }
 
 /* Address of element i. */
