@@ -59,7 +59,8 @@ static tess_isa detect(void)
     }
     uint32_t n_subleaves = a;
     /* Every processor with BF16 has VNNI; a hypervisor may hide one of them. */
-    if (!has(c, LEAF7_ECX_VNNI) || n_subleaves < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !has(a, LEAF7_1_EAX_BF16)) {
+    if (!has(c, LEAF7_ECX_VNNI) || n_subleaves < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d) ||
+        !has(a, LEAF7_1_EAX_BF16)) {
         return TESS_ISA_AVX512;
     }
     return TESS_ISA_AVX512BF16;

@@ -324,7 +324,7 @@ static void quantise(tess_dtype t, uint8_t *q, int64_t q_row, float *scale, int3
     BY_DTYPE(t, quantise_body, q, q_row, scale, zero, x, rows, width);
 }
 
-void TESS_K(fill_packed)(tess_kernels *k)
+void TESS_K(fill_panel)(tess_kernels *k)
 {
     k->packed_panel = packed_panel;
     k->quantise = quantise;
