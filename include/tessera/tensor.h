@@ -164,6 +164,7 @@ typedef enum tess_pool_kind {
     TESS_POOL_FIRST,
     TESS_POOL_LAST,
     TESS_POOL_MEAN_SQRT, /* the sum divided by the root of the number of rows */
+    TESS_POOL_MEAN_REST, /* the mean of all rows but the first */
     TESS_POOL_COUNT,
 } tess_pool_kind;
 /* x (N,C) with offsets (S+1) i32, or x (B,T,C) with offsets 0 -> (S or B, C) like x.  An empty

@@ -143,6 +143,9 @@ bool tess__layout_shape(const tess_layout_rule *rule, const tess_shape *ours, te
     case TESS_LAYOUT_ROWS:
         out->dim[0] = rule->n > 0 ? ours->dim[0] / rule->n : 0;
         return ours->rank > 0 && rule->n > 0 && ours->dim[0] % rule->n == 0;
+    case TESS_LAYOUT_STACKED:
+        out->dim[0] = rule->span > 0 ? ours->dim[0] / rule->span * rule->n : 0;
+        return ours->rank > 0 && rule->span > 0 && ours->dim[0] % rule->span == 0;
     case TESS_LAYOUT_SAME:
         return true;
     default:

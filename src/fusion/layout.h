@@ -13,7 +13,8 @@ typedef enum tess_layout_kind {
     TESS_LAYOUT_SAME,      /* their tensor has our shape; (1) and () are taken for each other */
     TESS_LAYOUT_TRANSPOSE, /* ours (R,C) is theirs (C,R) */
     TESS_LAYOUT_LEADING,   /* theirs has `n` more dimensions of 1 in front */
-    TESS_LAYOUT_ROWS,      /* theirs is rows part/n of ours: q, k and v of an in_proj */
+    TESS_LAYOUT_ROWS,      /* theirs is part `part` of n of our rows: q, k and v of an in_proj */
+    TESS_LAYOUT_STACKED,   /* ours is `span` parts of n of their rows, from part `part` on */
     TESS_LAYOUT_IGNORED,   /* theirs alone, and no parameter: position_ids */
 } tess_layout_kind;
 
@@ -23,7 +24,7 @@ typedef enum tess_layout_kind {
 typedef struct tess_layout_rule {
     const char *ours, *theirs; /* ours NULL: ignored */
     tess_layout_kind kind;
-    int part, n;
+    int part, n, span;
 } tess_layout_rule;
 
 /* A table under prefixes: "text." + theirs, our_prefix + ours. */

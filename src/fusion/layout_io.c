@@ -113,6 +113,15 @@ static tess_status read_transposed(const tess_tensor *t, const param *p, bool *f
     return TESS_OK;
 }
 
+/* Rows of ours from all of theirs, or all of ours from rows of theirs. */
+static bool read_part(const tess_tensor *t, const param *p, const tess_layout_rule *rule)
+{
+    int64_t theirs = tess_shape_count(&t->shape), ours = tess_shape_count(&p->shape);
+    int64_t skipped = rule->kind == TESS_LAYOUT_STACKED ? theirs / rule->n * rule->part : 0;
+    return tess__floats_read(t->dtype, t->data + (size_t)skipped * tess__floats_bytes(t->dtype),
+                             data_of_part(p, rule), ours < theirs ? ours : theirs);
+}
+
 static tess_status read_param(loading *l, const param *p, const char **out_type)
 {
     tess_layout_place place = tess__layout_find(l->layout, p->name);
@@ -123,8 +132,7 @@ static tess_status read_param(loading *l, const param *p, const char **out_type)
         if (place.rules[i].kind == TESS_LAYOUT_TRANSPOSE) {
             TESS_TRY(read_transposed(t, p, &finite));
         } else {
-            finite = tess__floats_read(t->dtype, t->data, data_of_part(p, &place.rules[i]),
-                                       tess_shape_count(&t->shape));
+            finite = read_part(t, p, &place.rules[i]);
         }
         if (!finite) {
             tess__misfits_add(&l->wrong, "NaN or infinity in", l->name.data);
@@ -173,53 +181,100 @@ tess_status tess__layout_load(const tess_layout *layout, tess_store *s, const ch
 
 /* ---- writing ------------------------------------------------------------------------------- */
 
-static tess_status write_part(const param *p, const tess_layout_rule *rule, const char *type,
-                              tess_arena *arena, tess_tensor *t)
+typedef struct saving {
+    const tess_layout *layout;
+    tess_arena *arena;
+    tess_tensor *tensors;
+    int64_t n;
+} saving;
+
+/* Numbers in the file's type; f32 is borrowed. */
+static const uint8_t *in_type(saving *s, const float *data, int64_t n, const char *type)
 {
-    int64_t n = tess_shape_count(&t->shape);
-    const float *data = data_of_part(p, rule);
-    t->dtype = tess__floats_dtype(type);
-    t->n_bytes = (size_t)n * tess__floats_bytes(type);
-    if (rule->kind == TESS_LAYOUT_TRANSPOSE) {
-        float *turned = tess_arena_alloc(arena, (size_t)n * sizeof *turned);
-        if (!turned) {
-            return TESS_NOMEM;
-        }
-        transpose(data, p->shape.dim[0], p->shape.dim[1], turned);
-        data = turned;
+    if (strcmp(type, "F32") == 0) {
+        return (const uint8_t *)data;
     }
-    t->data = (const uint8_t *)data;
-    if (strcmp(type, "F32") != 0) {
-        uint8_t *narrow = tess_arena_alloc(arena, t->n_bytes);
-        if (!narrow) {
-            return TESS_NOMEM;
-        }
+    uint8_t *narrow = tess_arena_alloc(s->arena, (size_t)n * tess__floats_bytes(type));
+    if (narrow) {
         tess__floats_write(type, data, narrow, n);
-        t->data = narrow;
     }
+    return narrow;
+}
+
+static const float *turned(saving *s, const param *p)
+{
+    float *out = tess_arena_alloc(s->arena, (size_t)tess_shape_count(&p->shape) * sizeof *out);
+    if (out) {
+        transpose(p->data, p->shape.dim[0], p->shape.dim[1], out);
+    }
+    return out;
+}
+
+static tess_tensor *find_tensor(const saving *s, const char *name)
+{
+    for (int64_t i = 0; i < s->n; i++) {
+        if (strcmp(s->tensors[i].name, name) == 0) {
+            return &s->tensors[i];
+        }
+    }
+    return NULL;
+}
+
+/* Parameters that are stacked in one tensor meet in it, in any order; the first gives the type. */
+static tess_status write_stacked(saving *s, const param *p, const tess_layout_rule *rule,
+                                 const char *type, tess_tensor *fresh)
+{
+    tess_tensor *t = find_tensor(s, fresh->name);
+    if (!t) {
+        t = fresh;
+        t->dtype = tess__floats_dtype(type);
+        t->n_bytes = (size_t)tess_shape_count(&t->shape) * tess__floats_bytes(type);
+        t->data = tess_arena_alloc(s->arena, t->n_bytes);
+        s->n++;
+    }
+    if (!t->data) {
+        return TESS_NOMEM;
+    }
+    size_t begin = t->n_bytes / (size_t)rule->n * (size_t)rule->part;
+    tess__floats_write(t->dtype, p->data, (uint8_t *)(uintptr_t)t->data + begin,
+                       tess_shape_count(&p->shape));
     return TESS_OK;
 }
 
-static tess_status write_param(const tess_layout_place *place, const param *p, const char *type,
-                               tess_arena *arena, tess_tensor *out)
+static tess_status write_part(saving *s, const param *p, const tess_layout_rule *rule,
+                              const char *type, tess_tensor *t)
 {
+    if (!tess__layout_shape(rule, &p->shape, &t->shape)) {
+        return TESS_FAIL(TESS_INVALID, "%s: its shape has no form in %s", p->name, s->layout->name);
+    }
+    if (rule->kind == TESS_LAYOUT_STACKED) {
+        return write_stacked(s, p, rule, type, t);
+    }
+    const float *data = rule->kind == TESS_LAYOUT_TRANSPOSE ? turned(s, p) : data_of_part(p, rule);
+    t->dtype = tess__floats_dtype(type);
+    t->n_bytes = (size_t)tess_shape_count(&t->shape) * tess__floats_bytes(type);
+    t->data = data ? in_type(s, data, tess_shape_count(&t->shape), type) : NULL;
+    s->n++;
+    return t->data ? TESS_OK : TESS_NOMEM;
+}
+
+static tess_status write_param(saving *s, const param *p, const char *type)
+{
+    tess_layout_place place = tess__layout_find(s->layout, p->name);
     tess_buf name = {0};
     tess_status st = TESS_OK;
-    for (int64_t i = 0; st == TESS_OK && i < place->n_rules; i++) {
-        tess_tensor *t = &out[i];
-        st = tess__layout_name(place, i, p->name, &name);
-        t->name = st ? NULL : tess_arena_strndup(arena, name.data, name.n_bytes);
+    for (int64_t i = 0; st == TESS_OK && i < place.n_rules; i++) {
+        tess_tensor *t = &s->tensors[s->n];
+        st = tess__layout_name(&place, i, p->name, &name);
+        t->name = st ? NULL : tess_arena_strndup(s->arena, name.data, name.n_bytes);
         st = st ? st : t->name ? TESS_OK : TESS_NOMEM;
-        if (st == TESS_OK && !tess__layout_shape(&place->rules[i], &p->shape, &t->shape)) {
-            st = TESS_FAIL(TESS_INVALID, "%s: its shape has no form in this layout", p->name);
-        }
-        st = st ? st : write_part(p, &place->rules[i], type, arena, t);
+        st = st ? st : write_part(s, p, &place.rules[i], type, t);
     }
     tess_buf_deinit(&name);
     return st;
 }
 
-/* How many tensors the layout makes of the group; those without a place are listed. */
+/* At most how many tensors the layout makes of the group; parameters without a place are listed. */
 static tess_status count_tensors(const tess_layout *l, const tess_store *s, const char *group,
                                  int64_t *out_n)
 {
@@ -241,24 +296,22 @@ static tess_status count_tensors(const tess_layout *l, const tess_store *s, cons
     return st;
 }
 
-tess_status tess__layout_tensors(const tess_layout *l, const tess_store *s, const char *group,
+tess_status tess__layout_tensors(const tess_layout *l, const tess_store *store, const char *group,
                                  const tess_layout_types *types, tess_arena *arena,
                                  tess_tensor **out, int64_t *out_n)
 {
+    saving s = {.layout = l, .arena = arena};
     int64_t n;
-    TESS_TRY(count_tensors(l, s, group, &n));
-    tess_tensor *tensors = tess_arena_alloc(arena, (size_t)(n + 1) * sizeof *tensors);
-    if (!tensors) {
+    TESS_TRY(count_tensors(l, store, group, &n));
+    s.tensors = tess_arena_alloc(arena, (size_t)(n + 1) * sizeof *s.tensors);
+    if (!s.tensors) {
         return TESS_NOMEM;
     }
-    for (int64_t i = 0, at = 0; i < tess_store_n_entries(s, group); i++) {
-        param p = param_at(s, group, i);
-        tess_layout_place place = tess__layout_find(l, p.name);
-        const char *type = types && i < types->n ? types->types[i] : "F32";
-        TESS_TRY(write_param(&place, &p, type, arena, &tensors[at]));
-        at += place.n_rules;
+    for (int64_t i = 0; i < tess_store_n_entries(store, group); i++) {
+        param p = param_at(store, group, i);
+        TESS_TRY(write_param(&s, &p, types && i < types->n ? types->types[i] : "F32"));
     }
-    *out = tensors;
-    *out_n = n;
+    *out = s.tensors;
+    *out_n = s.n;
     return TESS_OK;
 }

@@ -3,7 +3,8 @@
  *
  * Captions are packed end to end and attention works inside segments, so a padded token never
  * exists: exact for masked bidirectional towers and for causal ones read at the end-of-text token,
- * which is the last of its segment here. */
+ * which is the last of its segment here.  Towers that attend to their padding (SigLIP's) get it as
+ * part of the segment. */
 #include "text/text_tower.h"
 
 #include "tensor/block.h"
@@ -32,7 +33,8 @@ tess_text_config tess__text_default(void)
                               .pad_id = 0,
                               .eos_id = 2,
                               .tokenizer = "tokenizer.model",
-                              .eps = 1e-5};
+                              .eps = 1e-5,
+                              .proj_type = "linear"};
 }
 
 static const tess_field fields[] = {
@@ -51,6 +53,25 @@ static const tess_field fields[] = {
     {"eps", TESS_FIELD_REAL, offsetof(tess_text_config, eps), 1e-12, 1},
 };
 
+/* Written only where they are not the default, so that older models keep their fingerprints. */
+static const tess_field more_fields[] = {
+    {"pad_to_context", TESS_FIELD_BOOL, offsetof(tess_text_config, pad_to_context), 0, 0},
+    {"raw_text", TESS_FIELD_BOOL, offsetof(tess_text_config, raw_text), 0, 0},
+    {"proj_bias", TESS_FIELD_BOOL, offsetof(tess_text_config, proj_bias), 0, 0},
+    {"proj_type", TESS_FIELD_STRING, offsetof(tess_text_config, proj_type), 0, 0},
+    {"hidden", TESS_FIELD_INT, offsetof(tess_text_config, hidden), 0, 1048576},
+};
+
+static bool has_proj(const tess_text_config *c)
+{
+    return !c->proj_type || strcmp(c->proj_type, "none") != 0;
+}
+
+static int64_t hidden_width(const tess_text_config *c)
+{
+    return c->hidden > 0 ? c->hidden : (int64_t)((double)c->width * c->mlp_ratio);
+}
+
 static tess_status find_pool(const char *name, const char *where, tess_pool_kind *out)
 {
     for (int64_t i = 0; i < TESS_COUNT(pools); i++) {
@@ -64,13 +85,17 @@ static tess_status find_pool(const char *name, const char *where, tess_pool_kind
                      name);
 }
 
-static tess_status check(const tess_text_config *c, const char *name)
+tess_status tess__text_config_check(const tess_text_config *c, const char *name)
 {
     tess_unary_kind act;
     tess_pool_kind pool;
     TESS_TRY(tess__unary_find(c->act, name, &act));
     TESS_TRY(find_pool(c->pool_type, name, &pool));
-    if ((double)c->width * c->mlp_ratio < 1) {
+    if (has_proj(c) && c->proj_type && strcmp(c->proj_type, "linear") != 0) {
+        return TESS_FAIL(TESS_UNSUPPORTED, "%s: proj_type: expected linear or none, found \"%s\"",
+                         name, c->proj_type);
+    }
+    if (hidden_width(c) < 1) {
         return TESS_FAIL(TESS_INVALID, "%s: mlp_ratio %g leaves width %lld no hidden unit", name,
                          c->mlp_ratio, (long long)c->width);
     }
@@ -90,14 +115,22 @@ static tess_status check(const tess_text_config *c, const char *name)
 tess_status tess__text_config_read(const tess_json *obj, const char *name, tess_arena *arena,
                                    tess_text_config *out)
 {
-    TESS_TRY(tess_json_read_fields(obj, name, fields, TESS_COUNT(fields), arena, out));
-    return check(out, name);
+    tess_field all[TESS_COUNT(fields) + TESS_COUNT(more_fields)];
+    memcpy(all, fields, sizeof fields);
+    memcpy(all + TESS_COUNT(fields), more_fields, sizeof more_fields);
+    TESS_TRY(tess_json_read_fields(obj, name, all, TESS_COUNT(all), arena, out));
+    return tess__text_config_check(out, name);
 }
 
 void tess__text_config_write(const tess_text_config *c, tess_json_writer *w)
 {
+    const bool more[] = {c->pad_to_context, c->raw_text, c->proj_bias, !has_proj(c), c->hidden > 0};
+    _Static_assert(sizeof more == TESS_COUNT(more_fields), "a condition for each field");
     tess_json_begin_object(w);
     tess_json_add_fields(w, fields, TESS_COUNT(fields), c);
+    for (int64_t i = 0; i < TESS_COUNT(more_fields); i++) {
+        tess_json_add_fields(w, &more_fields[i], more[i] ? 1 : 0, c);
+    }
     if (c->bert) {
         tess_json_key(w, "bert");
         tess__bert_config_write(c->bert, w);
@@ -135,7 +168,7 @@ tess_value tess__text_tower(tess_graph *g, const tess_text_config *c, tess_text_
     tess_value x = embed(g, c, in, dtype);
     tess_block_config block = {.width = c->width,
                                .heads = c->heads,
-                               .hidden = (int64_t)((double)c->width * c->mlp_ratio),
+                               .hidden = hidden_width(c),
                                .act = act,
                                .causal = !c->no_causal_mask,
                                .eps = (float)c->eps,
@@ -147,6 +180,12 @@ tess_value tess__text_tower(tess_graph *g, const tess_text_config *c, tess_text_
     x = tess__transformer(g, &block, c->layers, x);
     tess_scope_pop(g);
     x = tess__layernorm(g, "ln_final", tess_pool(g, x, in.offsets, pool), (float)c->eps);
+    if (!has_proj(c)) {
+        return x;
+    }
+    if (c->proj_bias) {
+        return tess__linear(g, "text_projection", x, embed_dim, (tess_linear_options){0});
+    }
     return tess_project(
         g, x, tess__weight(g, "text_projection", TESS_SHAPE_OF(c->width, embed_dim), dtype));
 }

@@ -20,11 +20,19 @@ typedef struct tess_text_config {
     const char
         *tokenizer; /* file in the model directory, default "tokenizer.model"; Tessera's key */
     double eps;
+    /* Tessera's keys; a model directory holds them where they are not as here said. */
+    bool pad_to_context;   /* every text is filled up with pad_id, and the filling attended to */
+    bool raw_text;         /* the tokenizer gets the text as it is and adds its own marks */
+    bool proj_bias;        /* OpenCLIP's key: text_projection is a linear layer with a bias */
+    const char *proj_type; /* OpenCLIP's key: linear | none */
+    int64_t hidden;        /* of the MLPs; default 0: width * mlp_ratio */
     const tess_bert_config *bert; /* the encoder of BERT instead; no key of text_cfg sets it */
 } tess_text_config;
 tess_text_config tess__text_default(void);
 TESS_MUST_USE tess_status tess__text_config_read(const tess_json *obj, const char *name,
                                                  tess_arena *arena, tess_text_config *out);
+/* What can be asked once all is set: names that are known, sizes that divide. */
+TESS_MUST_USE tess_status tess__text_config_check(const tess_text_config *c, const char *name);
 void tess__text_config_write(const tess_text_config *c, tess_json_writer *w);
 
 /* Packed captions: tokens (N) i32, positions (N) i32, offsets (S+1) i32; rows at and after

@@ -10,15 +10,24 @@
 typedef struct tess_vit_config {
     int64_t image_size, patch_size, width, layers, head_width;
     double mlp_ratio;
-    const char *pool_type; /* tok | avg | map (Tessera's: attention of one learned query) */
-    const char *act;       /* gelu | gelu_tanh | quick_gelu | silu | relu; Tessera's key */
+    /* tok | avg | map (Tessera's: attention of one learned query) | probe (SigLIP's head: attention
+     * of one learned query with biases, then an MLP beside it) */
+    const char *pool_type;
+    const char *act; /* gelu | gelu_tanh | quick_gelu | silu | relu; Tessera's key */
     bool no_ln_pre, final_ln_after_pool;
     double eps;
+    /* Tessera's keys; a model directory holds them where they are not as here said. */
+    bool class_token; /* a first token of its own; default: with tok only */
+    bool patch_bias;  /* the patch embedding has a bias; default: none */
+    bool no_proj;     /* the pooled row is the result; default: a projection to embed_dim */
+    int64_t hidden;   /* of the MLPs; default 0: width * mlp_ratio */
 } tess_vit_config;
 tess_vit_config tess__vit_default(void);
 /* Reads a vision_cfg object; strings live in the arena. */
 TESS_MUST_USE tess_status tess__vit_config_read(const tess_json *obj, const char *name,
                                                 tess_arena *arena, tess_vit_config *out);
+/* What can be asked once all is set: names that are known, sizes that divide. */
+TESS_MUST_USE tess_status tess__vit_config_check(const tess_vit_config *c, const char *name);
 void tess__vit_config_write(const tess_vit_config *c, tess_json_writer *w);
 
 /* pictures (B,S,S,3) u8 -> (B,embed_dim) in dtype, not normalised.  `image_size` may differ from
@@ -30,6 +39,7 @@ typedef struct tess_vit_options {
     tess_dtype dtype;
     bool recompute;
 } tess_vit_options;
+int64_t tess__vit_hidden(const tess_vit_config *c);
 tess_value tess__vit(tess_graph *g, const tess_vit_config *c, tess_value pictures,
                      const tess_vit_options *o);
 

@@ -18,6 +18,8 @@ static const tess_layout_rule rules[] = {
     {"blocks.#.in_proj", "layers.#.v", TESS_LAYOUT_ROWS, 2, 3},
     {"proj", "projection.weight", TESS_LAYOUT_TRANSPOSE, 0, 0},
     {"query", "probe", TESS_LAYOUT_LEADING, 0, 2},
+    {"key_value", "stack", TESS_LAYOUT_STACKED, 1, 3, 2},
+    {"asks", "stack", TESS_LAYOUT_STACKED, 0, 3, 1},
     {"scale", "scale", TESS_LAYOUT_SAME, 0, 0},
     {NULL, "position_ids", TESS_LAYOUT_IGNORED, 0, 0},
 };
@@ -35,6 +37,8 @@ static tess_store *toy_store(void)
     ok(tess_store_add(s, "param", "ours.blocks.0.in_proj", TESS_SHAPE_OF(6, 4)));
     ok(tess_store_add(s, "param", "ours.blocks.11.in_proj", TESS_SHAPE_OF(6, 4)));
     ok(tess_store_add(s, "param", "ours.proj", TESS_SHAPE_OF(4, 3)));
+    ok(tess_store_add(s, "param", "ours.key_value", TESS_SHAPE_OF(4, 5)));
+    ok(tess_store_add(s, "param", "ours.asks", TESS_SHAPE_OF(2, 5)));
     ok(tess_store_add(s, "param", "ours.query", TESS_SHAPE_OF(4)));
     ok(tess_store_add(s, "param", "ours.scale", tess_shape_make(0, NULL)));
     ok(tess_store_allocate(s));
@@ -57,13 +61,13 @@ static void save_toys(const char *path, const char *type)
     tess_store *s = toy_store();
     tess_layout l = toy_layout();
     tess_arena arena = {0};
-    const char *types[5] = {type, type, type, type, type};
-    tess_layout_types t = {types, 5};
+    const char *types[7] = {type, type, type, type, type, type, type};
+    tess_layout_types t = {types, 7};
     tess_tensor *tensors;
     int64_t n;
     fill_store(s);
     ok(tess__layout_tensors(&l, s, "param", &t, &arena, &tensors, &n));
-    assert_int_equal(n, 9);
+    assert_int_equal(n, 10);
     ok(tess_tensors_save(path, tensors, n, NULL, 0));
     tess_arena_deinit(&arena);
     tess_store_free(s);
@@ -109,6 +113,8 @@ static void test_round_trip(void **state)
         const float *proj = tess_store_find(s, "param", "ours.proj", &shape);
         assert_float_equal(value_at(t, "theirs.layers.11.k", 5), in_proj[2 * 4 + 5], 0);
         assert_float_equal(value_at(t, "theirs.projection.weight", 1 * 4 + 3), proj[3 * 3 + 1], 0);
+        assert_float_equal(value_at(t, "theirs.stack", 2 * 5 + 7),
+                           tess_store_find(s, "param", "ours.key_value", NULL)[7], 0);
         const tess_tensor *probe = tess_tensors_find(t, "theirs.probe");
         assert_int_equal(probe->shape.rank, 3);
         tess__layout_types_deinit(&types);

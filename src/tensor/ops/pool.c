@@ -64,6 +64,10 @@ static tess_range rows_of(tess_pool_kind kind, const tess_shape *shape, const in
         r.begin += kind == TESS_POOL_LAST ? r.n - 1 : 0;
         r.n = 1;
     }
+    if (r.n > 0 && kind == TESS_POOL_MEAN_REST) {
+        r.begin++;
+        r.n--;
+    }
     return r;
 }
 
@@ -171,6 +175,7 @@ BUILD(MEAN)
 BUILD(FIRST)
 BUILD(LAST)
 BUILD(MEAN_SQRT)
+BUILD(MEAN_REST)
 
 #define OFFSETS(n, rows)                                                                           \
     {                                                                                              \
@@ -182,6 +187,11 @@ static const tess_case cases[] = {
      .in = {{TESS_F32, {3, {4, 9, 21}}}},
      .build = build_MEAN,
      .reduction = 9},
+    {.name = "mean_rest",
+     .n_in = 1,
+     .in = {{TESS_F32, {3, {4, 9, 21}}}},
+     .build = build_MEAN_REST,
+     .reduction = 8},
     {.name = "first", .n_in = 1, .in = {{TESS_F32, {3, {4, 3, 21}}}}, .build = build_FIRST},
     {.name = "packed_mean",
      .n_in = 2,
