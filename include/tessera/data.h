@@ -30,6 +30,7 @@ typedef enum tess_bad {
     TESS_BAD_UNREADABLE,    /* a picture file that cannot be read */
     TESS_BAD_TOO_LARGE,     /* picture or caption file above its limit */
     TESS_BAD_DECODE,        /* the picture does not decode */
+    TESS_BAD_LABEL,         /* no class number, or one beyond the classes */
     TESS_BAD_CAPTION_UTF8,  /* from here on one caption is left out, not the whole sample */
     TESS_BAD_CAPTION_EMPTY, /* nothing but white space, or no string */
     TESS_BAD_CAPTION_LONG,  /* above max_caption_bytes */
@@ -48,6 +49,8 @@ typedef struct tess_bad_list {
 } tess_bad_list;
 TESS_MUST_USE tess_status tess_bad_list_add(tess_bad_list *list, tess_bad reason, int64_t n,
                                             const char *name);
+/* Adds another list's counts and names. */
+TESS_MUST_USE tess_status tess_bad_list_merge(tess_bad_list *to, const tess_bad_list *from);
 /* Sum of all counts that cost a sample (or a shard's rest), captions not included. */
 int64_t tess_bad_list_total(const tess_bad_list *list);
 /* Appends "3 no_caption (a.tar: x: ..., b.tar: y: ...); 1 decode (...)". */
@@ -92,8 +95,9 @@ typedef struct tess_hooks {
 
 /* How to find the samples; zero means the default everywhere. */
 typedef struct tess_dataset_options {
-    /* auto | webdataset | csv | jsonl | folder ("tsv" is csv).  auto: by suffix; a directory with
-     * .tar files in it is webdataset, another a folder. */
+    /* auto | webdataset | csv | jsonl | folder | xtd10 | crossmodal3600 ("tsv" is csv).  auto: by
+     * suffix; a directory is known by test_image_names.txt (xtd10), captions.jsonl
+     * (crossmodal3600) or .tar files (webdataset), another is a folder. */
     const char *type;
     /* CSV.  Separator: one byte, or "\\t"; default: TAB when the header line has one, else comma.
      */
@@ -106,9 +110,13 @@ typedef struct tess_dataset_options {
      * an array, or a map language -> string or array), or "txt", the .txt beside the picture.
      * Default "captions|txt|caption|text|title". */
     const char *caption_key;
+    /* Suffix of the text beside a picture that the key "txt" means: "txt". */
+    const char *text_suffix;
+    bool text_lines;            /* each line of it is a caption, not all of it */
     const char *image_suffixes; /* "jpg;jpeg;png;webp", first present wins */
     /* CSV and JSONL: relative pictures lie under this; default: the table's own folder, else the
-     * working directory. */
+     * working directory.  xtd10 and crossmodal3600: the pictures' folder; default: images/ in the
+     * data set's, else that itself. */
     const char *image_root;
     size_t max_picture_bytes; /* 64 MiB */
     size_t max_caption_bytes; /* 64 KiB */

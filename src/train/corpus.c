@@ -58,19 +58,6 @@ static tess_status visit_batch(corpus *c, const tess_batch *b)
     return TESS_OK;
 }
 
-static tess_status merge(tess_bad_list *to, const tess_bad_list *from)
-{
-    for (int r = 0; r < TESS_BAD_COUNT; r++) {
-        for (int64_t i = 0, left = from->counts[r]; left > 0; i++) {
-            bool named = i < TESS_BAD_NAMES && from->names[r][i];
-            int64_t n = named ? 1 : left;
-            TESS_TRY(tess_bad_list_add(to, (tess_bad)r, n, named ? from->names[r][i] : NULL));
-            left -= n;
-        }
-    }
-    return TESS_OK;
-}
-
 static tess_status run(corpus *c)
 {
     const tess_batch *b = NULL;
@@ -87,8 +74,8 @@ static tess_status run(corpus *c)
         }
         TESS_TRY(tess_loader_read(c->loader, &b));
     }
-    TESS_TRY(merge(&c->report->bad, tess_dataset_bad(c->data)));
-    return merge(&c->report->bad, tess_loader_bad(c->loader));
+    TESS_TRY(tess_bad_list_merge(&c->report->bad, tess_dataset_bad(c->data)));
+    return tess_bad_list_merge(&c->report->bad, tess_loader_bad(c->loader));
 }
 
 tess_status tess_corpus_embed(tess_model *m, const tess_corpus_options *o, tess_corpus_fn *visit,

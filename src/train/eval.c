@@ -1,18 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Retrieval: every caption against every picture, in tiles.
+/* Retrieval: every caption against every picture.
  *
- * The rank of a caption's picture is one more than the pictures that score higher, or as high under
- * a smaller index; a picture finds its text when any of its captions is among the first K, as the
- * CLIP paper counts it.  Scores of both directions come from the same products, so ties are ties.
- */
+ * A picture finds its text when any of its captions is among the first K, as the CLIP paper counts
+ * it; ranks and ties are ranking.h's. */
 #include "train/train.h"
 
-#include "tensor/matmul.h"
+#include "train/eval_pictures.h"
+#include "train/ranking.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#define TILE 512 /* captions */
 
 typedef struct eval {
     tess_model *model;
@@ -25,8 +22,7 @@ typedef struct eval {
     float *pictures, *texts; /* (n,Z) */
     int64_t *rank;           /* by caption, from 1 */
     bool *novel;             /* by caption */
-    float *best_own;         /* by picture */
-    int64_t *above;          /* by picture: captions that score higher than its best own one */
+    int64_t *picture_rank;   /* by picture, of its best caption; 0: it has none */
     bool *ok;                /* by picture: it was decoded */
 } eval;
 
@@ -41,32 +37,6 @@ static tess_status open_data(eval *e, const char *caption_key, tess_dataset **ou
     return tess_dataset_open(e->o->data, &d, out);
 }
 
-static tess_status embed_pictures(eval *e)
-{
-    tess_loader *loader = NULL;
-    tess_loader_options l = {.hooks = e->hooks,
-                             .batch = 256,
-                             .size = tess_model_image_size(e->model),
-                             .n_ranks = 1,
-                             .workers = e->o->workers,
-                             .max_bad_rate = 1,
-                             .evaluation = true};
-    l.batch = l.batch < e->n_pictures ? l.batch : e->n_pictures;
-    TESS_TRY(tess_loader_new(e->data, &l, &loader));
-    const tess_batch *b = NULL;
-    tess_status st = tess_loader_read(loader, &b);
-    while (st == TESS_OK && b) {
-        for (int64_t i = 0; i < b->n_pictures; i++) {
-            e->ok[b->counter + i] = b->ok[i];
-        }
-        st = tess_model_embed_pictures(e->model, b->pictures, b->n_pictures,
-                                       e->pictures + b->counter * e->dim);
-        st = st ? st : tess_loader_read(loader, &b);
-    }
-    tess_loader_free(loader);
-    return st;
-}
-
 static tess_status allocate(eval *e)
 {
     size_t p = (size_t)e->n_pictures, c = (size_t)e->n_captions, z = (size_t)e->dim;
@@ -74,10 +44,9 @@ static tess_status allocate(eval *e)
     e->texts = tess_alloc_array(c * z, sizeof(float));
     e->rank = tess_alloc_array(c, sizeof *e->rank);
     e->novel = tess_alloc_array(c, sizeof *e->novel);
-    e->best_own = tess_alloc_array(p, sizeof *e->best_own);
-    e->above = tess_alloc_array(p, sizeof *e->above);
+    e->picture_rank = tess_alloc_array(p, sizeof *e->picture_rank);
     e->ok = tess_alloc_array(p, sizeof *e->ok);
-    bool all = e->pictures && e->texts && e->rank && e->novel && e->best_own && e->above && e->ok;
+    bool all = e->pictures && e->texts && e->rank && e->novel && e->picture_rank && e->ok;
     return all ? TESS_OK : TESS_NOMEM;
 }
 
@@ -96,7 +65,8 @@ static tess_status load(eval *e)
                          e->o->data, e->o->caption_key ? e->o->caption_key : "(default)");
     }
     TESS_TRY(allocate(e));
-    TESS_TRY(embed_pictures(e));
+    TESS_TRY(tess__eval_pictures(e->model, e->data, &e->hooks, e->o->workers, NULL, NULL,
+                                 e->pictures, e->ok, NULL));
     return tess_model_embed_tokens(e->model, e->captions.tokens, e->captions.offsets, e->n_captions,
                                    e->texts);
 }
@@ -129,73 +99,15 @@ static tess_status find_novel(eval *e)
 
 /* ---- ranking ------------------------------------------------------------------------------- */
 
-static int64_t rank_of(const float *scores, int64_t n, int64_t own)
-{
-    int64_t higher = 0;
-    for (int64_t i = 0; i < n; i++) {
-        higher += scores[i] > scores[own] || (scores[i] == scores[own] && i < own);
-    }
-    return higher + 1;
-}
-
-static void first_pass(eval *e, const float *scores, int64_t begin, int64_t n)
-{
-    for (int64_t c = 0; c < n; c++) {
-        const float *row = scores + c * e->n_pictures;
-        int64_t own = e->captions.samples[begin + c];
-        e->rank[begin + c] = rank_of(row, e->n_pictures, own);
-        e->best_own[own] = row[own] > e->best_own[own] ? row[own] : e->best_own[own];
-    }
-}
-
-static void second_pass(eval *e, const float *scores, int64_t begin, int64_t n)
-{
-    (void)begin;
-    for (int64_t c = 0; c < n; c++) {
-        const float *row = scores + c * e->n_pictures;
-        for (int64_t p = 0; p < e->n_pictures; p++) {
-            e->above[p] += row[p] > e->best_own[p];
-        }
-    }
-}
-
-static tess_status for_tiles(eval *e, void (*visit)(eval *, const float *, int64_t, int64_t))
-{
-    float *scores = tess_alloc_array((size_t)TILE * (size_t)e->n_pictures, sizeof *scores);
-    float *rows = tess_alloc_array((size_t)TILE * (size_t)e->dim, sizeof *rows);
-    tess_matmul_spec spec = {.m = TILE,
-                             .n = e->n_pictures,
-                             .k = e->dim,
-                             .in = TESS_F32,
-                             .out = TESS_F32,
-                             .b_trans = true};
-    tess_matmul *m = NULL;
-    tess_status st = scores && rows ? tess__matmul_new(&spec, &m) : TESS_NOMEM;
-    void *scratch = st ? NULL : tess_alloc(tess__matmul_scratch(m));
-    st = st ? st : scratch ? TESS_OK : TESS_NOMEM;
-    for (int64_t begin = 0; st == TESS_OK && begin < e->n_captions; begin += TILE) {
-        int64_t n = e->n_captions - begin < TILE ? e->n_captions - begin : TILE;
-        memcpy(rows, e->texts + begin * e->dim, (size_t)(n * e->dim) * sizeof *rows);
-        st = tess__matmul_run(
-            m, &(tess_matmul_args){.a = rows, .b = e->pictures, .c = scores, .scratch = scratch});
-        if (st == TESS_OK) {
-            visit(e, scores, begin, n);
-        }
-    }
-    tess_free(scratch);
-    tess__matmul_free(m);
-    tess_free(rows);
-    tess_free(scores);
-    return st;
-}
-
 static tess_status rank_all(eval *e)
 {
-    for (int64_t p = 0; p < e->n_pictures; p++) {
-        e->best_own[p] = -2; /* below any cosine */
-    }
-    TESS_TRY(for_tiles(e, first_pass));
-    return for_tiles(e, second_pass);
+    tess__pairs p = {.questions = e->texts,
+                     .answers = e->pictures,
+                     .right = e->captions.samples,
+                     .n_questions = e->n_captions,
+                     .n_answers = e->n_pictures,
+                     .dim = e->dim};
+    return tess__rank_pairs(&p, e->rank, e->picture_rank);
 }
 
 /* ---- summing up ---------------------------------------------------------------------------- */
@@ -279,8 +191,8 @@ static tess_status sum_up(const eval *e, tess_eval_result *r)
         rank_sum += (double)e->rank[c];
     }
     for (int64_t p = 0; p < e->n_pictures; p++) {
-        if (e->ok[p] && e->best_own[p] > -2) {
-            count(&r->image_to_text, e->above[p] + 1);
+        if (e->ok[p] && e->picture_rank[p] > 0) {
+            count(&r->image_to_text, e->picture_rank[p]);
         }
     }
     divide(&r->text_to_image, (double)r->text_to_image.n);
@@ -298,7 +210,7 @@ static void deinit(eval *e)
 {
     tess_captions_deinit(&e->captions);
     tess_dataset_close(e->data);
-    void *const arrays[] = {e->pictures, e->texts, e->rank, e->novel, e->best_own, e->above, e->ok};
+    void *const arrays[] = {e->pictures, e->texts, e->rank, e->novel, e->picture_rank, e->ok};
     for (int64_t i = 0; i < TESS_COUNT(arrays); i++) {
         tess_free(arrays[i]);
     }

@@ -45,14 +45,15 @@ static tess_status index_picture(tess_dataset *ds, uint32_t file, const tess_nam
     size_t n_stem = (size_t)(strrchr(name, '.') - name);
     bool is_worse, has_text, has_json;
     TESS_TRY(has_better(ds, listing, name, n_stem, rank, &is_worse));
-    TESS_TRY(is_listed(listing, name, n_stem, "txt", &has_text));
+    TESS_TRY(is_listed(listing, name, n_stem, ds->options.text_suffix, &has_text));
     TESS_TRY(is_listed(listing, name, n_stem, "json", &has_json));
     if (is_worse) {
         return TESS_OK;
     }
     if (!has_text && !has_json && !ds->options.captions_optional) {
-        return tess__index_bad(ds, file, TESS_BAD_NO_CAPTION, name, strlen(name),
-                               "neither .txt nor .json beside it");
+        char what[64];
+        snprintf(what, sizeof what, "neither .%.30s nor .json beside it", ds->options.text_suffix);
+        return tess__index_bad(ds, file, TESS_BAD_NO_CAPTION, name, strlen(name), what);
     }
     ds->has_json = ds->has_json || has_json;
     tess__record r = {.begin = ds->names.n_bytes,
@@ -71,7 +72,7 @@ static tess_status index_other(tess_dataset *ds, uint32_t file, const tess_names
 {
     const char *dot = strrchr(name, '.');
     bool has_picture = false;
-    if (!dot || (strcmp(dot, ".txt") != 0 && strcmp(dot, ".json") != 0)) {
+    if (!dot || (strcmp(dot + 1, ds->options.text_suffix) != 0 && strcmp(dot, ".json") != 0)) {
         return TESS_OK;
     }
     for (size_t i = 0; i < ds->suffixes.n_names && !has_picture; i++) {
@@ -132,7 +133,7 @@ static tess_status read_folder_captions(const tess_dataset *ds, const tess__reco
     tess__caption_source from = {0};
     tess_status st = TESS_OK;
     if (r->text_at != TESS__NOT_THERE) {
-        st = read_beside(ds, r, "txt", s, &text, &from.text);
+        st = read_beside(ds, r, ds->options.text_suffix, s, &text, &from.text);
     }
     if (st == TESS_OK && r->json_at != TESS__NOT_THERE) {
         st = read_beside(ds, r, "json", s, &json, &from.json);

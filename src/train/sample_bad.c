@@ -19,6 +19,7 @@ static const char *const names[TESS_BAD_COUNT] = {
     [TESS_BAD_UNREADABLE] = "unreadable",
     [TESS_BAD_TOO_LARGE] = "too_large",
     [TESS_BAD_DECODE] = "decode",
+    [TESS_BAD_LABEL] = "label",
     [TESS_BAD_CAPTION_UTF8] = "caption_utf8",
     [TESS_BAD_CAPTION_EMPTY] = "caption_empty",
     [TESS_BAD_CAPTION_LONG] = "caption_long",
@@ -51,6 +52,19 @@ tess_status tess_bad_list_add(tess_bad_list *list, tess_bad reason, int64_t n, c
         if (!list->names[reason][i]) {
             list->names[reason][i] = copy_printable(name);
             return list->names[reason][i] ? TESS_OK : TESS_NOMEM;
+        }
+    }
+    return TESS_OK;
+}
+
+tess_status tess_bad_list_merge(tess_bad_list *to, const tess_bad_list *from)
+{
+    for (int r = 0; r < TESS_BAD_COUNT; r++) {
+        for (int64_t i = 0, left = from->counts[r]; left > 0; i++) {
+            bool named = i < TESS_BAD_NAMES && from->names[r][i];
+            int64_t n = named ? 1 : left;
+            TESS_TRY(tess_bad_list_add(to, (tess_bad)r, n, named ? from->names[r][i] : NULL));
+            left -= n;
         }
     }
     return TESS_OK;

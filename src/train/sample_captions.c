@@ -136,6 +136,18 @@ static tess_status add(const tess_dataset *ds, tess_sample *s, const char *text,
     return tess_buf_check(&s->text_buf);
 }
 
+/* The text beside a picture: one caption, or one a line. */
+static tess_status add_text(const tess_dataset *ds, tess_sample *s, tess_bytes text)
+{
+    const char *at = (const char *)text.data, *end = at + text.n_bytes;
+    while (ds->options.text_lines && at < end) {
+        const char *lf = memchr(at, '\n', (size_t)(end - at)), *stop = lf ? lf : end;
+        TESS_TRY(add(ds, s, at, (size_t)(stop - at), ""));
+        at = stop + 1;
+    }
+    return ds->options.text_lines ? TESS_OK : add(ds, s, at, text.n_bytes, "");
+}
+
 static tess_status add_json_string(const tess_dataset *ds, tess_sample *s, const tess_json *v,
                                    const char *language)
 {
@@ -221,7 +233,7 @@ static tess_status gather(const tess_dataset *ds, const tess__caption_source *fr
         const char *key = ds->caption_keys.names[i];
         if (strcmp(key, "txt") == 0) {
             if (from->text.data) {
-                return add(ds, s, (const char *)from->text.data, from->text.n_bytes, "");
+                return add_text(ds, s, from->text);
             }
             continue;
         }

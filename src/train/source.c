@@ -10,11 +10,11 @@
 
 #include <string.h>
 
+#define SIGN_BYTES 65536
+
 static const tess__source *const sources[] = {
-    &tess__source_tar,
-    &tess__source_csv,
-    &tess__source_jsonl,
-    &tess__source_folder,
+    &tess__source_tar,    &tess__source_csv,   &tess__source_jsonl,
+    &tess__source_folder, &tess__source_xtd10, &tess__source_crossmodal,
 };
 
 static const char *const default_image_keys = "image|image_path|filepath|url";
@@ -46,6 +46,7 @@ static tess_status set_options(tess_dataset *ds, const tess_dataset_options *o)
     own->image_key = keep(ds, o->image_key, default_image_keys, &ok);
     own->caption_key = keep(ds, o->caption_key, default_caption_keys, &ok);
     own->image_suffixes = keep(ds, o->image_suffixes, default_suffixes, &ok);
+    own->text_suffix = keep(ds, o->text_suffix, "txt", &ok);
     own->image_root = keep(ds, o->image_root, NULL, &ok);
     own->max_picture_bytes = o->max_picture_bytes ? o->max_picture_bytes : (size_t)64 << 20;
     own->max_caption_bytes = o->max_caption_bytes ? o->max_caption_bytes : (size_t)64 << 10;
@@ -74,7 +75,8 @@ static tess_status find_by_type(const char *type, const tess__source **out)
         }
     }
     return TESS_FAIL(TESS_INVALID,
-                     "data set type '%s' is not one of auto, webdataset, csv, tsv, jsonl, folder",
+                     "data set type '%s' is not one of auto, webdataset, csv, tsv, jsonl, folder, "
+                     "xtd10, crossmodal3600",
                      type);
 }
 
@@ -107,6 +109,44 @@ static tess_status add_file(tess_dataset *ds, const char *path, const tess__sour
     return f->path ? TESS_OK : TESS_NOMEM;
 }
 
+/* Is there such a file, with the word (NULL: any will do) near its beginning? */
+static tess_status has_sign(const char *path, const char *word, bool *out)
+{
+    tess_bytes map = {0};
+    *out = tess_path_exists(path);
+    if (!*out || !word) {
+        return TESS_OK;
+    }
+    TESS_TRY(tess_file_map(path, &map));
+    size_t n = map.n_bytes < SIGN_BYTES ? map.n_bytes : SIGN_BYTES;
+    *out = n > 0 && memmem(map.data, n, word, strlen(word));
+    tess_file_unmap(&map);
+    return TESS_OK;
+}
+
+/* A directory that is one data set, known by the name of a file in it; `type` auto: any. */
+static tess_status find_layout(const char *path, const char *type, const tess__source **out)
+{
+    bool any = strcmp(type, "auto") == 0;
+    *out = NULL;
+    for (int64_t i = 0; i < TESS_COUNT(sources) && !*out; i++) {
+        const tess__source *s = sources[i];
+        if (!s->sign || (!any && strcmp(type, s->type) != 0)) {
+            continue;
+        }
+        char *sign = tess_format("%s/%s", path, s->sign);
+        if (!sign) {
+            return TESS_NOMEM;
+        }
+        bool is_there;
+        tess_status st = has_sign(sign, any ? s->sign_word : NULL, &is_there);
+        tess_free(sign);
+        TESS_TRY(st);
+        *out = is_there ? s : NULL;
+    }
+    return TESS_OK;
+}
+
 /* The .tar files of a directory, sorted; none: the directory is a folder of pictures. */
 static tess_status add_shards(tess_dataset *ds, const char *path, size_t *out_n)
 {
@@ -131,6 +171,11 @@ static tess_status add_directory(tess_dataset *ds, const char *path)
 {
     const char *type = ds->options.type;
     size_t n_shards = 0;
+    const tess__source *layout;
+    TESS_TRY(find_layout(path, type, &layout));
+    if (layout) {
+        return add_file(ds, path, layout);
+    }
     if (strcmp(type, "auto") == 0 || strcmp(type, "webdataset") == 0) {
         TESS_TRY(add_shards(ds, path, &n_shards));
     }
@@ -138,8 +183,9 @@ static tess_status add_directory(tess_dataset *ds, const char *path)
         return TESS_OK;
     }
     if (strcmp(type, "auto") != 0 && strcmp(type, "folder") != 0) {
-        return TESS_FAIL(TESS_INVALID, "%s: a directory without .tar files is no %s data set", path,
-                         type);
+        TESS_TRY(find_by_type(type, &layout));
+        return TESS_FAIL(TESS_INVALID, "%s: a directory without %s is no %s data set", path,
+                         layout->sign ? layout->sign : ".tar files", type);
     }
     return add_file(ds, path, &tess__source_folder);
 }
@@ -159,8 +205,8 @@ static tess_status add_path(tess_dataset *ds, const char *path)
     } else {
         TESS_TRY(find_by_type(ds->options.type, &source));
     }
-    if (source == &tess__source_folder) {
-        return TESS_FAIL(TESS_INVALID, "%s: a folder data set must be a directory", path);
+    if (source == &tess__source_folder || source->sign) {
+        return TESS_FAIL(TESS_INVALID, "%s: a %s data set must be a directory", path, source->type);
     }
     return add_file(ds, path, source);
 }
@@ -257,7 +303,11 @@ void tess_dataset_close(tess_dataset *ds)
         return;
     }
     for (size_t i = 0; i < ds->n_files; i++) {
-        tess_file_unmap(&ds->files[i].map);
+        if (ds->files[i].text) {
+            tess_free(ds->files[i].text);
+        } else {
+            tess_file_unmap(&ds->files[i].map);
+        }
     }
     for (size_t i = 0; i < ds->languages.n; i++) {
         tess_free(ds->languages.names[i]);

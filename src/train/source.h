@@ -14,6 +14,7 @@
 /* Where a sample lies.  The meaning of the members is its source's:
  *   webdataset  begin: the first header; x_at: data of the member, in 512-byte blocks from begin
  *   csv, jsonl  begin, text_bytes: the row or line
+ *   xtd10, crossmodal3600  begin, text_bytes: the line of the JSON lines made of them
  *   folder      begin: its picture's path in ds->names; text_at, json_at: NOT_THERE or 0 */
 typedef struct tess__record {
     uint64_t begin, id;
@@ -25,6 +26,7 @@ struct tess__source;
 typedef struct tess__file {
     char *path;
     tess_bytes map;
+    char *text; /* NULL, or what `map` shows, made in memory */
     const struct tess__source *source;
     char separator;                     /* csv */
     uint32_t image_column, text_column; /* csv */
@@ -32,7 +34,9 @@ typedef struct tess__file {
 
 typedef struct tess__source {
     const char *type;
-    const char *suffixes; /* of files of this kind, split by '|' */
+    const char *suffixes;  /* of files of this kind, split by '|' */
+    const char *sign;      /* the file that marks a directory of this kind; NULL: none does */
+    const char *sign_word; /* that stands in its first 64 KiB; NULL: anything does */
     bool is_mapped;
     tess_status (*index)(tess_dataset *ds, uint32_t file);
     tess_status (*read)(const tess_dataset *ds, const tess__record *r, int parts, tess_sample *s);
@@ -40,7 +44,7 @@ typedef struct tess__source {
     tess_status (*read_key)(const tess_dataset *ds, const tess__record *r, tess_sample *s);
 } tess__source;
 extern const tess__source tess__source_tar, tess__source_csv, tess__source_jsonl,
-    tess__source_folder;
+    tess__source_folder, tess__source_xtd10, tess__source_crossmodal;
 
 typedef struct tess__languages {
     char **names; /* sorted */

@@ -74,8 +74,9 @@ static tess_status finish(tess_dataset *ds, group *g)
                                "no picture");
     }
     if (!has_caption && !ds->options.captions_optional) {
-        return tess__index_bad(ds, r->file, TESS_BAD_NO_CAPTION, g->key, g->key_bytes,
-                               "neither .txt nor .json");
+        char what[64];
+        snprintf(what, sizeof what, "neither .%.30s nor .json", ds->options.text_suffix);
+        return tess__index_bad(ds, r->file, TESS_BAD_NO_CAPTION, g->key, g->key_bytes, what);
     }
     ds->has_json = ds->has_json || r->json_at != TESS__NOT_THERE;
     r->id = tess_hash64(g->key, g->key_bytes, 0);
@@ -83,10 +84,11 @@ static tess_status finish(tess_dataset *ds, group *g)
 }
 
 /* The same suffix twice under one key. */
-static bool is_repeated(const group *g, int64_t rank, const char *suffix)
+static bool is_repeated(const tess_dataset *ds, const group *g, int64_t rank, const char *suffix)
 {
     return (rank >= 0 && (g->seen >> (rank & 63) & 1)) ||
-           (strcasecmp(suffix, "txt") == 0 && g->record.text_at != TESS__NOT_THERE) ||
+           (strcasecmp(suffix, ds->options.text_suffix) == 0 &&
+            g->record.text_at != TESS__NOT_THERE) ||
            (strcasecmp(suffix, "json") == 0 && g->record.json_at != TESS__NOT_THERE);
 }
 
@@ -104,7 +106,8 @@ static void put(const tess_dataset *ds, group *g, const tess__tar_member *m, int
                 const char *suffix)
 {
     tess__record *r = &g->record;
-    bool is_text = strcasecmp(suffix, "txt") == 0, is_json = strcasecmp(suffix, "json") == 0;
+    bool is_text = strcasecmp(suffix, ds->options.text_suffix) == 0;
+    bool is_json = strcasecmp(suffix, "json") == 0;
     uint64_t blocks = (m->data_at - r->begin) / TESS__TAR_BLOCK;
     size_t limit = rank >= 0 ? ds->options.max_picture_bytes : TESS__JSON_MAX;
     if (rank < 0 && !is_text && !is_json) {
@@ -137,7 +140,7 @@ static tess_status add_member(tess_dataset *ds, uint32_t file, group *g, const t
     int64_t rank = picture_rank(ds, suffix);
     bool is_same =
         g->is_open && key_bytes == g->key_bytes && memcmp(m->name, g->key, key_bytes) == 0;
-    if (!is_same || is_repeated(g, rank, suffix)) {
+    if (!is_same || is_repeated(ds, g, rank, suffix)) {
         TESS_TRY(finish(ds, g));
         start(g, file, m, key_bytes);
     }
