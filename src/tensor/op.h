@@ -90,6 +90,9 @@ typedef enum tess_op_flags {
     TESS_OP_ROUNDS = 8, /* bf16: rounds to bf16 within too, what a product multiplies next */
 } tess_op_flags;
 
+/* The operator's ONNX form; tensor/onnx.h.  Returns the name of output 0. */
+typedef struct tess_onnx_emit tess_onnx_emit;
+
 typedef struct tess_op tess_op;
 struct tess_op {
     const char *name;
@@ -106,6 +109,7 @@ struct tess_op {
     tess_status (*ref)(const tess_exec *e); /* naive f64 loops; f32 operands only */
     double (*flops)(const tess_operand *in, const tess_operand *out, const void *attrs);
     void (*print)(const void *attrs, tess_buf *out);
+    const char *(*onnx)(const tess_onnx_emit *c); /* NULL: no part of an exported forward graph */
     const tess_op *const *extra; /* NULL-terminated: gradient operators of this stem */
     const tess_case *cases;
     int n_cases;

@@ -2,6 +2,7 @@
 /* add: y = a + b, of one shape and type; the sum is rounded once.
  *
  *   Gradient: dy to both.  y may take a's or b's memory.  Deterministic; one pass. */
+#include "tensor/onnx.h"
 #include "tensor/parallel.h"
 
 tess_value tess_add(tess_graph *g, tess_value a, tess_value b)
@@ -52,6 +53,11 @@ static double flops(const tess_operand *in, const tess_operand *out, const void 
     return (double)tess_shape_count(&out[0].shape);
 }
 
+static const char *onnx(const tess_onnx_emit *c)
+{
+    return TESS_ONNX(c->to, "Add", tess__onnx_in(c, 0), tess__onnx_in(c, 1));
+}
+
 static tess_value build(tess_graph *g, const tess_value *in)
 {
     return tess_add(g, in[0], in[1]);
@@ -79,6 +85,7 @@ const tess_op tess__op_add = {
     .cpu = cpu,
     .ref = ref,
     .flops = flops,
+    .onnx = onnx,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),
 };

@@ -3,6 +3,7 @@
  *
  *   x (B,T,C), table (T,C) f32 -> y like x.  Gradient: dx = dy, dtable = sum of dy over the batch
  * in its order, f32.  y may take x's memory.  Deterministic; one pass each. */
+#include "tensor/onnx.h"
 #include "tensor/parallel.h"
 
 static const tess_op grad_op;
@@ -98,6 +99,11 @@ static tess_status grad_ref(const tess_exec *e)
     return TESS_OK;
 }
 
+static const char *onnx(const tess_onnx_emit *c)
+{
+    return TESS_ONNX(c->to, "Add", tess__onnx_in(c, 0), tess__onnx_in(c, 1));
+}
+
 static tess_value build(tess_graph *g, const tess_value *in)
 {
     return tess_add_rows(g, in[0], in[1]);
@@ -137,6 +143,7 @@ const tess_op tess__op_add_rows = {
     .vjp = vjp,
     .cpu = cpu,
     .ref = ref,
+    .onnx = onnx,
     .extra = extra,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),

@@ -6,6 +6,7 @@
  *   No aliasing.  Deterministic: a thread owns a band of columns and adds the rows of dy to it in
  *   their order, so frequent ids neither race nor unbalance.  Cost: |y| forward; V C + |dy|
  *   backward. */
+#include "tensor/onnx.h"
 #include "tensor/parallel.h"
 
 #include <string.h>
@@ -136,6 +137,12 @@ static tess_status grad_ref(const tess_exec *e)
     return TESS_OK;
 }
 
+/* An id outside the table is an error of the consumer's Gather, not a row of zeros. */
+static const char *onnx(const tess_onnx_emit *c)
+{
+    return TESS_ONNX(c->to, "Gather", tess__onnx_in(c, 0), tess__onnx_in(c, 1));
+}
+
 static tess_value build_f32(tess_graph *g, const tess_value *in)
 {
     return tess_embedding(g, in[0], in[1], TESS_F32);
@@ -187,6 +194,7 @@ const tess_op tess__op_embedding = {
     .vjp = vjp,
     .cpu = cpu,
     .ref = ref,
+    .onnx = onnx,
     .extra = extra,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),

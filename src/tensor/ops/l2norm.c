@@ -5,6 +5,7 @@
  *   Gradient: dx = (dy - y (y . dy)) / norm, and 0 (not dy / 1e-12) for a row shorter than the
  *   limit: a row of zeros is padding, and a gradient of 1e12 would end the run.
  *   No aliasing.  Deterministic; one pass. */
+#include "tensor/onnx.h"
 #include "tensor/parallel.h"
 
 #include <math.h>
@@ -116,6 +117,20 @@ static tess_status grad_ref(const tess_exec *e)
     return TESS_OK;
 }
 
+/* In f32 also where the model is f16: squares would overflow, and 1e-12 would be 0. */
+static const char *onnx(const tess_onnx_emit *c)
+{
+    const char *x = tess__onnx_in(c, 0);
+    x = tess__onnx_float_type(c->to) == TESS_ONNX_FLOAT
+            ? x
+            : tess__onnx_cast(c->to, x, TESS_ONNX_FLOAT);
+    const char *norm = tess__onnx_add(
+        c->to, (tess_onnx_node){.op = "ReduceL2", .in = {x}, .attr = {TESS_ONNX_INTS("axes", -1)}},
+        NULL);
+    norm = TESS_ONNX(c->to, "Max", norm, tess__onnx_float32(c->to, 1e-12f));
+    return TESS_ONNX(c->to, "Div", x, norm);
+}
+
 static tess_value build(tess_graph *g, const tess_value *in)
 {
     return tess_l2norm(g, in[0]);
@@ -151,6 +166,7 @@ const tess_op tess__op_l2norm = {
     .vjp = vjp,
     .cpu = cpu,
     .ref = ref,
+    .onnx = onnx,
     .extra = extra,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),

@@ -6,6 +6,7 @@
  *   Gradient (docs/layernorm_backward.md): dx, dweight, dbias in one operator and one pass.
  *   y may take x's memory, dx that of dy.  Deterministic: sums over rows are made per chunk of rows
  *   and added in the order of chunks. */
+#include "tensor/onnx.h"
 #include "tensor/parallel.h"
 
 #include <math.h>
@@ -183,6 +184,18 @@ static tess_status grad_ref(const tess_exec *e)
     return TESS_OK;
 }
 
+static const char *onnx(const tess_onnx_emit *c)
+{
+    const layernorm_attrs *a = c->attrs;
+    return tess__onnx_add(c->to,
+                          (tess_onnx_node){
+                              .op = "LayerNormalization",
+                              .in = {tess__onnx_in(c, 0), tess__onnx_in(c, 1), tess__onnx_in(c, 2)},
+                              .attr = {TESS_ONNX_I("axis", -1), TESS_ONNX_F("epsilon", a->eps)},
+                          },
+                          NULL);
+}
+
 /* ---- cases --------------------------------------------------------------------------------- */
 
 static tess_value build(tess_graph *g, const tess_value *in)
@@ -232,6 +245,7 @@ const tess_op tess__op_layernorm = {
     .ref = ref,
     .flops = flops,
     .print = print,
+    .onnx = onnx,
     .extra = extra,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),

@@ -8,6 +8,7 @@
  * relu dy masked by y > 0, made together with dbias in one pass (relu_grad); dbias else: bias_grad.
  *   No aliasing.  Deterministic.  2 N M K FLOPs. */
 #include "tensor/matmul.h"
+#include "tensor/onnx.h"
 #include "tensor/parallel.h"
 #include "tensor/products.h"
 
@@ -230,6 +231,16 @@ static tess_status bias_grad_ref(const tess_exec *e)
     return TESS_OK;
 }
 
+static const char *onnx(const tess_onnx_emit *c)
+{
+    const linear_attrs *a = c->attrs;
+    const char *bias = tess__onnx_in(c, 2), *residual = tess__onnx_in(c, 3);
+    const char *y = TESS_ONNX(c->to, "MatMul", tess__onnx_in(c, 0), tess__onnx_in_transposed(c, 1));
+    y = bias[0] ? TESS_ONNX(c->to, "Add", y, bias) : y;
+    y = a->relu ? TESS_ONNX(c->to, "Relu", y) : y;
+    return residual[0] ? TESS_ONNX(c->to, "Add", y, residual) : y;
+}
+
 /* ---- cases --------------------------------------------------------------------------------- */
 
 static tess_value build_plain(tess_graph *g, const tess_value *in)
@@ -318,6 +329,7 @@ const tess_op tess__op_linear = {
     .ref = ref,
     .flops = flops,
     .print = print,
+    .onnx = onnx,
     .extra = extra,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),

@@ -5,6 +5,7 @@
  * order channel, row, column, so that a convolution's weight (C,3,p,p) is a linear weight.  Pixels
  *   beyond the last whole patch are left out, as a convolution without padding leaves them.
  *   Not differentiable.  Deterministic; one pass. */
+#include "tensor/onnx.h"
 #include "tensor/parallel.h"
 
 #include <string.h>
@@ -67,6 +68,41 @@ static tess_status ref(const tess_exec *e)
     return TESS_OK;
 }
 
+/* (B,S,S,3) u8 -> (B,3,S,S) normalised. */
+static const char *onnx_normalize(const tess_onnx_emit *c, const char *x)
+{
+    const tess_patchify_options *o = c->attrs;
+    x = tess__onnx_cast(c->to, x, tess__onnx_float_type(c->to));
+    x = TESS_ONNX(c->to, "Div", x, tess__onnx_float(c->to, 255));
+    x = TESS_ONNX(c->to, "Sub", x, tess__onnx_floats(c->to, o->mean, 3));
+    x = TESS_ONNX(c->to, "Div", x, tess__onnx_floats(c->to, o->std, 3));
+    return tess__onnx_add(c->to,
+                          (tess_onnx_node){.op = "Transpose",
+                                           .in = {x},
+                                           .attr = {TESS_ONNX_INTS("perm", 0, 3, 1, 2)}},
+                          NULL);
+}
+
+/* Where the model's input is floats it is (B,3,S,S), normalised already. */
+static const char *onnx(const tess_onnx_emit *c)
+{
+    const tess_shape *s = &c->in[0].shape;
+    const int64_t p = ((const tess_patchify_options *)c->attrs)->patch, side = s->dim[1] / p;
+    const tess_shape cut = TESS_SHAPE_OF(s->dim[0], 3, side, p, side, p);
+    const char *x = tess__onnx_in(c, 0);
+    x = tess__onnx_in_is(c, 0, TESS_ONNX_UINT8) ? onnx_normalize(c, x) : x;
+    if (side * p != s->dim[1]) {
+        x = TESS_ONNX(c->to, "Slice", x, TESS_ONNX_LIST(c->to, 0, 0),
+                      TESS_ONNX_LIST(c->to, side * p, side * p), TESS_ONNX_LIST(c->to, 2, 3));
+    }
+    x = tess__onnx_add(c->to,
+                       (tess_onnx_node){.op = "Transpose",
+                                        .in = {tess__onnx_reshape(c->to, x, &cut)},
+                                        .attr = {TESS_ONNX_INTS("perm", 0, 2, 4, 1, 3, 5)}},
+                       NULL);
+    return tess__onnx_reshape(c->to, x, &c->out[0].shape);
+}
+
 static tess_value build_f32(tess_graph *g, const tess_value *in)
 {
     return tess_patchify(g, in[0],
@@ -107,6 +143,7 @@ const tess_op tess__op_patchify = {
     .infer = infer,
     .cpu = cpu,
     .ref = ref,
+    .onnx = onnx,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),
 };

@@ -5,6 +5,7 @@
  *   x (N,C) with offsets (S+1) i32 -> (S,C), or x (B,T,C) without -> (B,C); like x.  An empty
  *   segment gives zeros.  Gradient: dy spread back, zeros in rows that no segment uses.
  *   No aliasing.  Deterministic; one pass; the mean is summed in f32 in the rows' order. */
+#include "tensor/onnx.h"
 #include "tensor/parallel.h"
 
 #include <math.h>
@@ -166,6 +167,53 @@ static tess_status grad_ref(const tess_exec *e)
     return TESS_OK;
 }
 
+/* Packed rows are padded ones here, (B,L,C): the mean is over those that count. */
+static const char *onnx_packed(const tess_onnx_emit *c, tess_pool_kind kind)
+{
+    tess_onnx *o = c->to;
+    const char *x = tess__onnx_in(c, 0);
+    if (kind == TESS_POOL_LAST) {
+        return tess__onnx_add(o,
+                              (tess_onnx_node){.op = "GatherND",
+                                               .in = {x, o->last},
+                                               .attr = {TESS_ONNX_I("batch_dims", 1)}},
+                              NULL);
+    }
+    const char *weight = tess__onnx_cast(o, o->mask, tess__onnx_float_type(o)); /* (B,L) */
+    const char *row = TESS_ONNX(o, "Unsqueeze", weight, TESS_ONNX_LIST(o, 1));
+    const char *sum =
+        TESS_ONNX(o, "Squeeze", TESS_ONNX(o, "MatMul", row, x), TESS_ONNX_LIST(o, 1)); /* (B,C) */
+    const char *n = TESS_ONNX(o, "ReduceSum", weight, TESS_ONNX_LIST(o, 1));
+    return TESS_ONNX(o, "Div", sum, TESS_ONNX(o, "Max", n, tess__onnx_float(o, 1)));
+}
+
+static const char *onnx(const tess_onnx_emit *c)
+{
+    const tess_pool_kind kind = ((const pool_attrs *)c->attrs)->kind;
+    const bool packed = c->in[0].shape.rank == 2, all = !c->to->mask || !c->to->mask[0];
+    if (packed && c->in_values[1] != c->to->segments) {
+        return tess__onnx_refuse(c, "these segments have no ONNX form");
+    }
+    if (packed && kind != TESS_POOL_FIRST && !all) {
+        return onnx_packed(c, kind);
+    }
+    const char *x = tess__onnx_in(c, 0);
+    if (kind == TESS_POOL_MEAN) {
+        return tess__onnx_add(
+            c->to,
+            (tess_onnx_node){.op = "ReduceMean",
+                             .in = {x},
+                             .attr = {TESS_ONNX_INTS("axes", 1), TESS_ONNX_I("keepdims", 0)}},
+            NULL);
+    }
+    return tess__onnx_add(
+        c->to,
+        (tess_onnx_node){.op = "Gather",
+                         .in = {x, tess__onnx_int(c->to, kind == TESS_POOL_LAST ? -1 : 0)},
+                         .attr = {TESS_ONNX_I("axis", 1)}},
+        NULL);
+}
+
 #define BUILD(kind)                                                                                \
     static tess_value build_##kind(tess_graph *g, const tess_value *in)                            \
     {                                                                                              \
@@ -237,6 +285,7 @@ const tess_op tess__op_pool = {
     .prepare = prepare,
     .cpu = cpu,
     .ref = ref,
+    .onnx = onnx,
     .extra = extra,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),

@@ -4,6 +4,7 @@
  *   x (B,P,C), token (C) f32 -> y (B,P+1,C) like x, token first.  Gradient: dx = dy without the
  *   first rows, dtoken = their sum over the batch in its order, f32.  No aliasing.  Deterministic;
  *   copies |y| elements. */
+#include "tensor/onnx.h"
 #include "tensor/parallel.h"
 
 #include <string.h>
@@ -104,6 +105,14 @@ static tess_status grad_ref(const tess_exec *e)
     return TESS_OK;
 }
 
+static const char *onnx(const tess_onnx_emit *c)
+{
+    tess_shape one = c->out[0].shape;
+    one.dim[1] = 1;
+    const char *token = tess__onnx_expand(c->to, tess__onnx_in(c, 1), &one);
+    return tess__onnx_concat(c->to, token, tess__onnx_in(c, 0), 1);
+}
+
 static tess_value build(tess_graph *g, const tess_value *in)
 {
     return tess_prepend_token(g, in[0], in[1]);
@@ -142,6 +151,7 @@ const tess_op tess__op_prepend_token = {
     .vjp = vjp,
     .cpu = cpu,
     .ref = ref,
+    .onnx = onnx,
     .extra = extra,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),

@@ -5,6 +5,7 @@
  *   Gradient: dx = dy w^T (linear), dw = x^T dy (outer).
  *   No aliasing.  Deterministic.  2 N M K FLOPs. */
 #include "tensor/matmul.h"
+#include "tensor/onnx.h"
 #include "tensor/op.h"
 #include "tensor/products.h"
 
@@ -84,6 +85,11 @@ static double flops(const tess_operand *in, const tess_operand *out, const void 
     return 2.0 * (double)tess_shape_count(&out[0].shape) * (double)tess__last(&in[0].shape);
 }
 
+static const char *onnx(const tess_onnx_emit *c)
+{
+    return TESS_ONNX(c->to, "MatMul", tess__onnx_in(c, 0), tess__onnx_in(c, 1));
+}
+
 static tess_value build(tess_graph *g, const tess_value *in)
 {
     return tess_project(g, in[0], in[1]);
@@ -119,6 +125,7 @@ const tess_op tess__op_project = {
     .cpu = cpu,
     .ref = ref,
     .flops = flops,
+    .onnx = onnx,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),
 };

@@ -4,6 +4,7 @@
  *   x (1,C) f32, y (n,C) f32 or bf16: y[i] = x[0].  Gradient: dx[0] = sum_i dy[i], in the order of
  * i. No aliasing; deterministic; writes n C elements. */
 #include "tensor/kernels.h"
+#include "tensor/onnx.h"
 #include "tensor/op.h"
 
 #include <string.h>
@@ -87,6 +88,11 @@ static tess_status grad_ref(const tess_exec *e)
     return TESS_OK;
 }
 
+static const char *onnx(const tess_onnx_emit *c)
+{
+    return tess__onnx_expand(c->to, tess__onnx_in(c, 0), &c->out[0].shape);
+}
+
 static tess_value build_f32(tess_graph *g, const tess_value *in)
 {
     return tess_repeat_rows(g, in[0], 9, TESS_F32);
@@ -131,6 +137,7 @@ const tess_op tess__op_repeat_rows = {
     .vjp = vjp,
     .cpu = cpu,
     .ref = ref,
+    .onnx = onnx,
     .extra = extra,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),

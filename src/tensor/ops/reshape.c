@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* reshape: the same memory under another shape with as many elements.  A view: no code, no copy. */
+#include "tensor/onnx.h"
 #include "tensor/op.h"
 
 #include <string.h>
@@ -38,6 +39,13 @@ static tess_status copy(const tess_exec *e)
     return TESS_OK;
 }
 
+static const char *onnx(const tess_onnx_emit *c)
+{
+    return tess__onnx_alias_state(c)
+               ? ""
+               : tess__onnx_reshape(c->to, tess__onnx_in(c, 0), &c->out[0].shape);
+}
+
 static tess_value build(tess_graph *g, const tess_value *in)
 {
     return tess_reshape(g, in[0], TESS_SHAPE_OF(3, 5, 2));
@@ -58,6 +66,7 @@ const tess_op tess__op_reshape = {
     .vjp = vjp,
     .cpu = copy,
     .ref = copy,
+    .onnx = onnx,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),
 };

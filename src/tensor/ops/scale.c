@@ -2,6 +2,7 @@
 /* scale: y = factor * x.
  *
  *   Gradient: factor * dy.  y may take x's memory.  Deterministic; one pass. */
+#include "tensor/onnx.h"
 #include "tensor/parallel.h"
 
 typedef struct scale_attrs {
@@ -55,6 +56,12 @@ static void print(const void *attrs, tess_buf *out)
     tess_buf_addf(out, "%g", (double)((const scale_attrs *)attrs)->factor);
 }
 
+static const char *onnx(const tess_onnx_emit *c)
+{
+    const scale_attrs *a = c->attrs;
+    return TESS_ONNX(c->to, "Mul", tess__onnx_in(c, 0), tess__onnx_float(c->to, a->factor));
+}
+
 static tess_value build(tess_graph *g, const tess_value *in)
 {
     return tess_scale(g, in[0], -0.375f);
@@ -77,6 +84,7 @@ const tess_op tess__op_scale = {
     .cpu = cpu,
     .ref = ref,
     .print = print,
+    .onnx = onnx,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),
 };

@@ -12,6 +12,7 @@
  * bf16 gets the probabilities and the gradients of the scores rounded to bf16.  No aliasing.
  *   Deterministic: a (segment, head) is one piece of work.  4 Nq Nk D FLOPs per segment and head
  * forward, 10 backward. */
+#include "tensor/onnx.h"
 #include "tensor/parallel.h"
 
 #include <math.h>
@@ -447,6 +448,65 @@ static void print(const void *attrs, tess_buf *out)
     tess_buf_addf(out, "heads=%lld%s", (long long)a->heads, a->causal ? " causal" : "");
 }
 
+/* ---- ONNX ----------------------------------------------------------------------------------- */
+
+/* (B,T,C) -> (B,H,T,D), or (B,H,D,T) for keys. */
+static const char *onnx_heads(tess_onnx *o, const geometry *s, const char *x, bool keys)
+{
+    const char *dims = TESS_ONNX_LIST(o, 0, 0, s->heads, s->head_dim);
+    const char *y = TESS_ONNX(o, "Reshape", x, dims);
+    const tess_onnx_attr perm =
+        keys ? TESS_ONNX_INTS("perm", 0, 2, 3, 1) : TESS_ONNX_INTS("perm", 0, 2, 1, 3);
+    return tess__onnx_add(o, (tess_onnx_node){.op = "Transpose", .in = {y}, .attr = {perm}}, NULL);
+}
+
+static void onnx_split(tess_onnx *o, const char *x, int parts, const char **out)
+{
+    tess__onnx_add(o,
+                   (tess_onnx_node){
+                       .op = "Split", .in = {x}, .attr = {TESS_ONNX_I("axis", -1)}, .n_out = parts},
+                   out);
+}
+
+/* Packed rows are padded ones here: a mask stands for the segments.  A causal query sees no token
+ * behind itself, so padding behind a text needs no mask of its own. */
+static const char *onnx(const tess_onnx_emit *c)
+{
+    tess_onnx *o = c->to;
+    const geometry s = describe(c->in, c->attrs);
+    const char *part[3] = {tess__onnx_in(c, QKV)}, *y;
+    if (s.packed && c->in_values[OFFSETS] != o->segments) {
+        return tess__onnx_refuse(c, "these segments have no ONNX form");
+    }
+    if (s.cross && s.packed) {
+        const tess_shape q = TESS_SHAPE_OF(s.n_q / s.max_q, s.max_q, s.width);
+        part[0] = tess__onnx_reshape(o, part[0], &q);
+    }
+    if (s.cross) {
+        onnx_split(o, tess__onnx_in(c, KV), 2, part + 1);
+    } else {
+        onnx_split(o, tess__onnx_in(c, QKV), 3, part);
+    }
+    const char *scores =
+        TESS_ONNX(o, "MatMul", onnx_heads(o, &s, part[0], false), onnx_heads(o, &s, part[1], true));
+    scores = TESS_ONNX(o, "Mul", scores, tess__onnx_float(o, s.scale));
+    const char *mask = s.causal   ? tess__onnx_causal(o, tess__onnx_in(c, QKV))
+                       : s.packed ? tess__onnx_keys(o)
+                                  : "";
+    scores = mask[0] ? TESS_ONNX(o, "Add", scores, mask) : scores;
+    scores = tess__onnx_add(
+        o, (tess_onnx_node){.op = "Softmax", .in = {scores}, .attr = {TESS_ONNX_I("axis", -1)}},
+        NULL);
+    y = TESS_ONNX(o, "MatMul", scores, onnx_heads(o, &s, part[2], false)); /* (B,H,T,D) */
+    y = tess__onnx_add(o,
+                       (tess_onnx_node){.op = "Transpose",
+                                        .in = {y},
+                                        .attr = {TESS_ONNX_INTS("perm", 0, 2, 1, 3)}},
+                       NULL);
+    y = TESS_ONNX(o, "Reshape", y, TESS_ONNX_LIST(o, 0, 0, s.width));
+    return s.cross && s.packed ? tess__onnx_reshape(o, y, &c->out[0].shape) : y;
+}
+
 /* ---- cases --------------------------------------------------------------------------------- */
 
 static tess_value build_self(tess_graph *g, const tess_value *in)
@@ -564,6 +624,7 @@ const tess_op tess__op_sdpa = {
     .ref = ref,
     .flops = flops,
     .print = print,
+    .onnx = onnx,
     .extra = extra,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),

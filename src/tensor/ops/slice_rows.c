@@ -4,6 +4,7 @@
  *   x (N,C), y (n,C): y = x[begin .. begin+n).  Gradient: dy in its place, zeros elsewhere.
  *   f32 or bf16; no aliasing; deterministic; copies |y| elements (the gradient writes |x|). */
 #include "tensor/kernels.h"
+#include "tensor/onnx.h"
 #include "tensor/op.h"
 
 #include <string.h>
@@ -79,6 +80,16 @@ static void print(const void *attrs, tess_buf *out)
     tess_buf_addf(out, "%lld+%lld", (long long)a->begin, (long long)a->n);
 }
 
+static const char *onnx(const tess_onnx_emit *c)
+{
+    const slice_attrs *a = c->attrs;
+    if (tess__onnx_is_packed(&c->in[0].shape)) {
+        return tess__onnx_refuse(c, "rows cut out of packed texts have no ONNX form");
+    }
+    return TESS_ONNX(c->to, "Slice", tess__onnx_in(c, 0), TESS_ONNX_LIST(c->to, a->begin),
+                     TESS_ONNX_LIST(c->to, a->begin + a->n), TESS_ONNX_LIST(c->to, 0));
+}
+
 static tess_value build_middle(tess_graph *g, const tess_value *in)
 {
     return tess_slice_rows(g, in[0], 3, 4);
@@ -123,6 +134,7 @@ const tess_op tess__op_slice_rows = {
     .cpu = cpu,
     .ref = cpu,
     .print = print,
+    .onnx = onnx,
     .extra = extra,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),

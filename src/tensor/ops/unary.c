@@ -3,6 +3,7 @@
  *
  *   Gradient: dx = f'(x) dy, from x (relu as well: y > 0 where x > 0).  y may take x's memory, dx
  *   that of x or dy.  Deterministic; one pass. */
+#include "tensor/onnx.h"
 #include "tensor/parallel.h"
 
 #include <math.h>
@@ -129,6 +130,43 @@ static void print(const void *attrs, tess_buf *out)
     tess_buf_adds(out, tess_unary_name(((const unary_attrs *)attrs)->kind));
 }
 
+static const char *onnx_gelu(tess_onnx *o, const char *x)
+{
+    const char *t = TESS_ONNX(o, "Div", x, tess__onnx_float(o, (float)M_SQRT2));
+    t = TESS_ONNX(o, "Add", TESS_ONNX(o, "Erf", t), tess__onnx_float(o, 1));
+    return TESS_ONNX(o, "Mul", TESS_ONNX(o, "Mul", x, t), tess__onnx_float(o, 0.5f));
+}
+
+static const char *onnx_gelu_tanh(tess_onnx *o, const char *x)
+{
+    const char *t = TESS_ONNX(o, "Mul", TESS_ONNX(o, "Mul", x, x), x);
+    t = TESS_ONNX(o, "Add", x, TESS_ONNX(o, "Mul", t, tess__onnx_float(o, 0.044715f)));
+    t = TESS_ONNX(o, "Mul", t, tess__onnx_float(o, (float)sqrt(M_2_PI)));
+    t = TESS_ONNX(o, "Add", TESS_ONNX(o, "Tanh", t), tess__onnx_float(o, 1));
+    return TESS_ONNX(o, "Mul", TESS_ONNX(o, "Mul", x, t), tess__onnx_float(o, 0.5f));
+}
+
+static const char *onnx(const tess_onnx_emit *c)
+{
+    tess_onnx *o = c->to;
+    const char *x = tess__onnx_in(c, 0), *t = x;
+    switch (((const unary_attrs *)c->attrs)->kind) {
+    case TESS_RELU:
+        return TESS_ONNX(o, "Relu", x);
+    case TESS_GELU:
+        return onnx_gelu(o, x);
+    case TESS_GELU_TANH:
+        return onnx_gelu_tanh(o, x);
+    case TESS_QUICK_GELU:
+        t = TESS_ONNX(o, "Mul", x, tess__onnx_float(o, 1.702f));
+        return TESS_ONNX(o, "Mul", x, TESS_ONNX(o, "Sigmoid", t));
+    case TESS_SILU:
+        return TESS_ONNX(o, "Mul", x, TESS_ONNX(o, "Sigmoid", x));
+    default:
+        return tess__onnx_refuse(c, "this activation has no ONNX form");
+    }
+}
+
 #define BUILD(kind)                                                                                \
     static tess_value build_##kind(tess_graph *g, const tess_value *in)                            \
     {                                                                                              \
@@ -180,6 +218,7 @@ const tess_op tess__op_unary = {
     .cpu = cpu,
     .ref = ref,
     .print = print,
+    .onnx = onnx,
     .extra = extra,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),
