@@ -137,6 +137,6 @@ def operator_cases(build, folder):
     import subprocess
     os.makedirs(folder, exist_ok=True)
     subprocess.run([os.path.join(build, "tests/tensor/test_onnx")], check=True,
-                   stdout=subprocess.DEVNULL, env={**os.environ, "TESS_ONNX_CASES": folder})
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "TESS_ONNX_CASES": folder})
     names = sorted(n[:-5] for n in os.listdir(folder) if n.endswith(".onnx"))
     return [(f"{folder}/{n}.onnx", f"{folder}/{n}.safetensors") for n in names]
