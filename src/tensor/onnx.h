@@ -64,7 +64,7 @@ typedef struct tess_onnx {
     tess_buf nodes, inputs, outputs;
     const char *scope;
     int64_t serial;
-    const char *batch_input, *batch, *mask, *last, *keys, *causal;
+    const char *batch_input, *mask, *last, *keys, *causal;
     tess_value segments;
     tess_status status;
     char *message;
@@ -92,7 +92,7 @@ void tess__onnx_bind(tess_onnx *o, tess_value leaf, const char *name, tess_onnx_
 /* The packed rows' `offsets` leaf: mask (B,L) bool, true for tokens that count, "" when all do;
  * last (B,1) i64, the last one's place. */
 void tess__onnx_bind_segments(tess_onnx *o, tess_value leaf, const char *mask, const char *last);
-/* The run-time batch size, i64 (1), read from this input. */
+/* This input's shape begins with the batch, and the length where there are packed rows. */
 void tess__onnx_bind_batch(tess_onnx *o, const char *input);
 /* Emits what v needs and declares it as an output, f32. */
 void tess__onnx_output(tess_onnx *o, tess_value v, const char *name, const tess_onnx_dim *dims,
@@ -163,7 +163,7 @@ const char *tess__onnx_int(tess_onnx *o, int64_t x);                    /* () i6
 
 /* Reshapes x to a shape that may hold symbolic sizes. */
 const char *tess__onnx_reshape(tess_onnx *o, const char *x, const tess_shape *shape);
-/* Expands x to a shape whose symbolic size, if any, is the leading batch. */
+/* Expands x to a shape whose symbolic size, if any, leads. */
 const char *tess__onnx_expand(tess_onnx *o, const char *x, const tess_shape *shape);
 const char *tess__onnx_concat(tess_onnx *o, const char *a, const char *b, int axis);
 const char *tess__onnx_cast(tess_onnx *o, const char *x, tess_onnx_type type);

@@ -162,25 +162,24 @@ const char *tess__onnx_reshape(tess_onnx *o, const char *x, const tess_shape *sh
     return TESS_ONNX(o, "Reshape", x, tess__onnx_ints(o, dims, n));
 }
 
-static const char *batch_size(tess_onnx *o)
+/* The leading n sizes of the input that has the batch, i64 (n). */
+static const char *leading_sizes(tess_onnx *o, int64_t n)
 {
-    if (!o->batch) {
-        o->batch = tess__onnx_add(
-            o,
-            (tess_onnx_node){.op = "Shape",
-                             .in = {o->batch_input ? o->batch_input : ""},
-                             .attr = {TESS_ONNX_I("start", 0), TESS_ONNX_I("end", 1)}},
-            NULL);
-    }
-    return o->batch;
+    return tess__onnx_add(
+        o,
+        (tess_onnx_node){.op = "Shape",
+                         .in = {o->batch_input ? o->batch_input : ""},
+                         .attr = {TESS_ONNX_I("start", 0), TESS_ONNX_I("end", n)}},
+        NULL);
 }
 
 const char *tess__onnx_expand(tess_onnx *o, const char *x, const tess_shape *shape)
 {
-    if (shape->rank < 1 || shape->dim[0] != TESS_ONNX_BATCH) {
+    const bool packed = tess__onnx_is_packed(shape);
+    if (!packed && (shape->rank < 1 || shape->dim[0] != TESS_ONNX_BATCH)) {
         return TESS_ONNX(o, "Expand", x, tess__onnx_ints(o, shape->dim, shape->rank));
     }
-    const char *dims = batch_size(o);
+    const char *dims = leading_sizes(o, packed ? 2 : 1);
     if (shape->rank > 1) {
         dims = tess__onnx_concat(o, dims, tess__onnx_ints(o, shape->dim + 1, shape->rank - 1), 0);
     }

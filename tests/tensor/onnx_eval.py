@@ -65,8 +65,8 @@ def cast(x, to):
 
 OPERATORS = {
     "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Max": np.maximum,
-    "MatMul": np.matmul, "Tanh": np.tanh, "Erf": erf, "Where": np.where, "Equal": np.equal,
-    "LessOrEqual": np.less_equal, "Less": np.less, "And": np.logical_and, "Expand":
+    "MatMul": np.matmul, "Sqrt": np.sqrt, "Tanh": np.tanh, "Erf": erf, "Where": np.where,
+    "Equal": np.equal, "LessOrEqual": np.less_equal, "Less": np.less, "And": np.logical_and, "Expand":
     lambda x, shape: x * np.ones(shape, x.dtype), "Range": np.arange, "Identity": lambda x: x,
     "Relu": lambda x: np.maximum(x, 0), "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "Softmax": softmax, "LayerNormalization": layernorm, "Reshape": reshape,
@@ -137,6 +137,7 @@ def operator_cases(build, folder):
     import subprocess
     os.makedirs(folder, exist_ok=True)
     subprocess.run([os.path.join(build, "tests/tensor/test_onnx")], check=True,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "TESS_ONNX_CASES": folder})
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                   env={**os.environ, "TESS_ONNX_CASES": folder})
     names = sorted(n[:-5] for n in os.listdir(folder) if n.endswith(".onnx"))
     return [(f"{folder}/{n}.onnx", f"{folder}/{n}.safetensors") for n in names]

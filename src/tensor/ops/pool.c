@@ -167,51 +167,77 @@ static tess_status grad_ref(const tess_exec *e)
     return TESS_OK;
 }
 
-/* Packed rows are padded ones here, (B,L,C): the mean is over those that count. */
-static const char *onnx_packed(const tess_onnx_emit *c, tess_pool_kind kind)
+/* Packed rows are padded ones here, (B,L,C): sums are over those that count. */
+static const char *onnx_packed_sum(const tess_onnx_emit *c, tess_pool_kind kind)
 {
     tess_onnx *o = c->to;
-    const char *x = tess__onnx_in(c, 0);
-    if (kind == TESS_POOL_LAST) {
-        return tess__onnx_add(o,
-                              (tess_onnx_node){.op = "GatherND",
-                                               .in = {x, o->last},
-                                               .attr = {TESS_ONNX_I("batch_dims", 1)}},
-                              NULL);
-    }
     const char *weight = tess__onnx_cast(o, o->mask, tess__onnx_float_type(o)); /* (B,L) */
     const char *row = TESS_ONNX(o, "Unsqueeze", weight, TESS_ONNX_LIST(o, 1));
-    const char *sum =
-        TESS_ONNX(o, "Squeeze", TESS_ONNX(o, "MatMul", row, x), TESS_ONNX_LIST(o, 1)); /* (B,C) */
+    const char *sum = TESS_ONNX(o, "MatMul", row, tess__onnx_in(c, 0)); /* (B,1,C) */
     const char *n = TESS_ONNX(o, "ReduceSum", weight, TESS_ONNX_LIST(o, 1));
-    return TESS_ONNX(o, "Div", sum, TESS_ONNX(o, "Max", n, tess__onnx_float(o, 1)));
+    n = TESS_ONNX(o, "Max", n, tess__onnx_float(o, 1));
+    n = kind == TESS_POOL_MEAN_SQRT ? TESS_ONNX(o, "Sqrt", n) : n;
+    return TESS_ONNX(o, "Div", TESS_ONNX(o, "Squeeze", sum, TESS_ONNX_LIST(o, 1)), n);
+}
+
+static const char *onnx_row(const tess_onnx_emit *c, int64_t row)
+{
+    return tess__onnx_add(c->to,
+                          (tess_onnx_node){.op = "Gather",
+                                           .in = {tess__onnx_in(c, 0), tess__onnx_int(c->to, row)},
+                                           .attr = {TESS_ONNX_I("axis", 1)}},
+                          NULL);
+}
+
+static const char *onnx_last(const tess_onnx_emit *c)
+{
+    return tess__onnx_add(c->to,
+                          (tess_onnx_node){.op = "GatherND",
+                                           .in = {tess__onnx_in(c, 0), c->to->last},
+                                           .attr = {TESS_ONNX_I("batch_dims", 1)}},
+                          NULL);
+}
+
+static const char *onnx_mean(const tess_onnx_emit *c, const char *x)
+{
+    return tess__onnx_add(
+        c->to,
+        (tess_onnx_node){.op = "ReduceMean",
+                         .in = {x},
+                         .attr = {TESS_ONNX_INTS("axes", 1), TESS_ONNX_I("keepdims", 0)}},
+        NULL);
+}
+
+static const char *onnx_rest(const tess_onnx_emit *c)
+{
+    return TESS_ONNX(c->to, "Slice", tess__onnx_in(c, 0), TESS_ONNX_LIST(c->to, 1),
+                     TESS_ONNX_LIST(c->to, INT32_MAX), TESS_ONNX_LIST(c->to, 1));
 }
 
 static const char *onnx(const tess_onnx_emit *c)
 {
     const tess_pool_kind kind = ((const pool_attrs *)c->attrs)->kind;
-    const bool packed = c->in[0].shape.rank == 2, all = !c->to->mask || !c->to->mask[0];
+    const bool packed = c->in[0].shape.rank == 2;
+    const bool masked = packed && c->to->mask && c->to->mask[0];
     if (packed && c->in_values[1] != c->to->segments) {
         return tess__onnx_refuse(c, "these segments have no ONNX form");
     }
-    if (packed && kind != TESS_POOL_FIRST && !all) {
-        return onnx_packed(c, kind);
+    if (kind == TESS_POOL_FIRST) {
+        return onnx_row(c, 0);
     }
-    const char *x = tess__onnx_in(c, 0);
-    if (kind == TESS_POOL_MEAN) {
-        return tess__onnx_add(
-            c->to,
-            (tess_onnx_node){.op = "ReduceMean",
-                             .in = {x},
-                             .attr = {TESS_ONNX_INTS("axes", 1), TESS_ONNX_I("keepdims", 0)}},
-            NULL);
+    if (kind == TESS_POOL_LAST) {
+        return masked ? onnx_last(c) : onnx_row(c, -1);
     }
-    return tess__onnx_add(
-        c->to,
-        (tess_onnx_node){.op = "Gather",
-                         .in = {x, tess__onnx_int(c->to, kind == TESS_POOL_LAST ? -1 : 0)},
-                         .attr = {TESS_ONNX_I("axis", 1)}},
-        NULL);
+    if (masked && kind != TESS_POOL_MEAN_REST) {
+        return onnx_packed_sum(c, kind);
+    }
+    if (!masked && kind == TESS_POOL_MEAN) {
+        return onnx_mean(c, tess__onnx_in(c, 0));
+    }
+    if (!packed && kind == TESS_POOL_MEAN_REST) {
+        return onnx_mean(c, onnx_rest(c));
+    }
+    return tess__onnx_refuse(c, "this pooling of these rows has no ONNX form");
 }
 
 #define BUILD(kind)                                                                                \

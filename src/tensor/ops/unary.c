@@ -130,11 +130,38 @@ static void print(const void *attrs, tess_buf *out)
     tess_buf_adds(out, tess_unary_name(((const unary_attrs *)attrs)->kind));
 }
 
+static const char *onnx_relu(tess_onnx *o, const char *x)
+{
+    return TESS_ONNX(o, "Relu", x);
+}
+
+static const char *onnx_tanh(tess_onnx *o, const char *x)
+{
+    return TESS_ONNX(o, "Tanh", x);
+}
+
+static const char *onnx_silu(tess_onnx *o, const char *x)
+{
+    return TESS_ONNX(o, "Mul", x, TESS_ONNX(o, "Sigmoid", x));
+}
+
+static const char *onnx_quick_gelu(tess_onnx *o, const char *x)
+{
+    const char *t = TESS_ONNX(o, "Mul", x, tess__onnx_float(o, 1.702f));
+    return TESS_ONNX(o, "Mul", x, TESS_ONNX(o, "Sigmoid", t));
+}
+
+/* 0.5 x (1 + t) */
+static const char *onnx_half(tess_onnx *o, const char *x, const char *t)
+{
+    t = TESS_ONNX(o, "Add", t, tess__onnx_float(o, 1));
+    return TESS_ONNX(o, "Mul", TESS_ONNX(o, "Mul", x, t), tess__onnx_float(o, 0.5f));
+}
+
 static const char *onnx_gelu(tess_onnx *o, const char *x)
 {
     const char *t = TESS_ONNX(o, "Div", x, tess__onnx_float(o, (float)M_SQRT2));
-    t = TESS_ONNX(o, "Add", TESS_ONNX(o, "Erf", t), tess__onnx_float(o, 1));
-    return TESS_ONNX(o, "Mul", TESS_ONNX(o, "Mul", x, t), tess__onnx_float(o, 0.5f));
+    return onnx_half(o, x, TESS_ONNX(o, "Erf", t));
 }
 
 static const char *onnx_gelu_tanh(tess_onnx *o, const char *x)
@@ -142,29 +169,19 @@ static const char *onnx_gelu_tanh(tess_onnx *o, const char *x)
     const char *t = TESS_ONNX(o, "Mul", TESS_ONNX(o, "Mul", x, x), x);
     t = TESS_ONNX(o, "Add", x, TESS_ONNX(o, "Mul", t, tess__onnx_float(o, 0.044715f)));
     t = TESS_ONNX(o, "Mul", t, tess__onnx_float(o, (float)sqrt(M_2_PI)));
-    t = TESS_ONNX(o, "Add", TESS_ONNX(o, "Tanh", t), tess__onnx_float(o, 1));
-    return TESS_ONNX(o, "Mul", TESS_ONNX(o, "Mul", x, t), tess__onnx_float(o, 0.5f));
+    return onnx_half(o, x, TESS_ONNX(o, "Tanh", t));
 }
 
 static const char *onnx(const tess_onnx_emit *c)
 {
-    tess_onnx *o = c->to;
-    const char *x = tess__onnx_in(c, 0), *t = x;
-    switch (((const unary_attrs *)c->attrs)->kind) {
-    case TESS_RELU:
-        return TESS_ONNX(o, "Relu", x);
-    case TESS_GELU:
-        return onnx_gelu(o, x);
-    case TESS_GELU_TANH:
-        return onnx_gelu_tanh(o, x);
-    case TESS_QUICK_GELU:
-        t = TESS_ONNX(o, "Mul", x, tess__onnx_float(o, 1.702f));
-        return TESS_ONNX(o, "Mul", x, TESS_ONNX(o, "Sigmoid", t));
-    case TESS_SILU:
-        return TESS_ONNX(o, "Mul", x, TESS_ONNX(o, "Sigmoid", x));
-    default:
-        return tess__onnx_refuse(c, "this activation has no ONNX form");
-    }
+    static const char *(*const forms[TESS_UNARY_COUNT])(tess_onnx *, const char *) = {
+        [TESS_RELU] = onnx_relu,           [TESS_GELU] = onnx_gelu,
+        [TESS_GELU_TANH] = onnx_gelu_tanh, [TESS_QUICK_GELU] = onnx_quick_gelu,
+        [TESS_SILU] = onnx_silu,           [TESS_TANH] = onnx_tanh,
+    };
+    const tess_unary_kind kind = ((const unary_attrs *)c->attrs)->kind;
+    return forms[kind] ? forms[kind](c->to, tess__onnx_in(c, 0))
+                       : tess__onnx_refuse(c, "this activation has no ONNX form");
 }
 
 #define BUILD(kind)                                                                                \
