@@ -11,7 +11,7 @@
  *
  * UNUSED pieces may be stepped through but not given out: such a result is taken apart again into
  * the halves it was last made of. */
-#include "text/spm.h"
+#include "text/scratch.h"
 
 #include <string.h>
 
@@ -47,7 +47,7 @@ static tess__merge heap_pop(tess__merge *heap, size_t *n)
 }
 
 /* Cuts the text into the first symbols; returns how many. */
-static size_t cut(const tess_tokenizer *t, tess__symbol *symbols, const char *text, size_t n)
+static size_t cut(const tess__spm *t, tess__symbol *symbols, const char *text, size_t n)
 {
     int32_t k = 0;
     for (size_t pos = 0; pos < n; k++) {
@@ -69,7 +69,7 @@ static size_t cut(const tess_tokenizer *t, tess__symbol *symbols, const char *te
 }
 
 /* Puts the pair into the heap when its join is a piece. */
-static inline tess_status offer(const tess_tokenizer *t, tess_tokenizer_scratch *s, size_t *n_heap,
+static inline tess_status offer(const tess__spm *t, tess__spm_scratch *s, size_t *n_heap,
                                 const char *text, int32_t left, int32_t right)
 {
     if (left < 0 || right < 0) {
@@ -95,7 +95,7 @@ static inline tess_status offer(const tess_tokenizer *t, tess_tokenizer_scratch 
     return TESS_OK;
 }
 
-static tess_status merge_all(const tess_tokenizer *t, tess_tokenizer_scratch *s, const char *text,
+static tess_status merge_all(const tess__spm *t, tess__spm_scratch *s, const char *text,
                              size_t n_symbols)
 {
     tess__symbol *symbols = s->symbols;
@@ -124,16 +124,16 @@ static tess_status merge_all(const tess_tokenizer *t, tess_tokenizer_scratch *s,
 
 /* Gives out a stretch, taking UNUSED pieces apart; an explicit stack, at most its bytes + 1 deep.
  */
-static void emit_split(const tess_tokenizer *t, tess__run *r, const char *text, tess__span all)
+static void emit_split(const tess__spm *t, tess__run *r, const char *text, tess__span all)
 {
-    tess__span *stack = r->s->spans;
+    tess__span *stack = r->s->spm.spans;
     size_t n = 0;
     stack[n++] = all;
     while (n > 0 && !r->full) {
         tess__span w = stack[--n];
         int32_t id = tess__trie_find(&t->pieces, text + w.pos, w.n_bytes);
         uint32_t left =
-            id >= 0 && t->model.pieces[id].type == TESS__PIECE_UNUSED ? r->s->split[id] : 0;
+            id >= 0 && t->model.pieces[id].type == TESS__PIECE_UNUSED ? r->s->spm.split[id] : 0;
         if (left == 0) {
             tess__run_emit(t, r, id >= 0 ? id : t->model.unk_id, text + w.pos, w.n_bytes);
         } else {
@@ -143,9 +143,9 @@ static void emit_split(const tess_tokenizer *t, tess__run *r, const char *text, 
     }
 }
 
-static void emit(const tess_tokenizer *t, tess__run *r, const char *text)
+static void emit(const tess__spm *t, tess__run *r, const char *text)
 {
-    const tess__symbol *symbols = r->s->symbols;
+    const tess__symbol *symbols = r->s->spm.symbols;
     for (int32_t i = 0; i >= 0 && !r->full; i = symbols[i].next) {
         const tess__symbol *a = &symbols[i];
         int32_t id = a->node != 0 ? t->pieces.units[a->node].value : -1;
@@ -157,9 +157,9 @@ static void emit(const tess_tokenizer *t, tess__run *r, const char *text)
     }
 }
 
-static tess_status encode_word(const tess_tokenizer *t, tess__run *r, const char *text, size_t n)
+static tess_status encode_word(const tess__spm *t, tess__run *r, const char *text, size_t n)
 {
-    tess_tokenizer_scratch *s = r->s;
+    tess__spm_scratch *s = &r->s->spm;
     TESS_TRY(tess_grow(&s->symbols, &s->cap_symbols, n, sizeof(*s->symbols)));
     if (t->model.n_unused > 0) {
         TESS_TRY(tess_grow(&s->spans, &s->cap_spans, n + 1, sizeof(*s->spans)));
@@ -171,7 +171,7 @@ static tess_status encode_word(const tess_tokenizer *t, tess__run *r, const char
 }
 
 /* The end of the word at `start`: where the next space begins, or n. */
-static size_t word_end(const tess_tokenizer *t, const char *text, size_t start, size_t n)
+static size_t word_end(const tess__spm *t, const char *text, size_t start, size_t n)
 {
     size_t at = start;
     do {
@@ -182,12 +182,12 @@ static size_t word_end(const tess_tokenizer *t, const char *text, size_t start, 
     return at;
 }
 
-tess_status tess__bpe_encode(const tess_tokenizer *t, tess__run *r, const char *text, size_t n)
+tess_status tess__bpe_encode(const tess__spm *t, tess__run *r, const char *text, size_t n)
 {
     if (t->model.n_unused > 0) {
-        TESS_TRY(
-            tess_grow(&r->s->split, &r->s->cap_split, t->model.n_pieces, sizeof(*r->s->split)));
-        memset(r->s->split, 0, t->model.n_pieces * sizeof(*r->s->split));
+        TESS_TRY(tess_grow(&r->s->spm.split, &r->s->spm.cap_split, t->model.n_pieces,
+                           sizeof(*r->s->spm.split)));
+        memset(r->s->spm.split, 0, t->model.n_pieces * sizeof(*r->s->spm.split));
     }
     /* How an UNUSED piece was last made may depend on the whole text. */
     bool by_word = t->space_starts_word && t->model.n_unused == 0;

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The project's own normalisation of captions and queries, and the one door to utf8proc.
+/* The project's own normalisation of captions and queries, and the one door to utf8proc (tokenizers
+ * get their normal forms here too, which follow `tokenizers` instead).
  *
  * utf8proc decomposes and composes; the passes between are ours.  Its own canonical ordering is a
  * bubble sort over the whole string, quadratic in a flood of combining marks, so marks are put in
  * order here while they are collected, in runs of at most MAX_MARKS.  No buffer grows with what a
  * hostile text expands to: collecting stops at the limit. */
-#include "tessera/text.h"
+#include "text/normalize.h"
+#include "text/char_class.h"
 
+#include <string.h>
 #include <utf8proc.h>
 
 /* NFKC makes at most 18 code points of one (U+FDFA) and 6 of one byte, and composing makes one of
@@ -176,4 +179,116 @@ tess_status tess_text_clean(const char *s, size_t n_bytes, unsigned flags, tess_
         tess_buf_clear(out);
     }
     return st;
+}
+
+/* ---- for tokenizers --------------------------------------------------------------------- */
+
+static int known_class(int32_t c)
+{
+    int class = combining_class(c);
+    return class != 0 && !tess__char_is(TESS__CHAR_UNKNOWN, (uint32_t)c) ? class : 0;
+}
+
+/* Orders a run of marks by class, stable: a counting sort, so that no run is slow. */
+static tess_status order_marks(tess__pipe_scratch *s, int32_t *marks, size_t n)
+{
+    size_t starts[257] = {0};
+    bool ordered = true;
+    for (size_t i = 0; i < n; i++) {
+        starts[known_class(marks[i]) + 1]++;
+        ordered = ordered && (i == 0 || known_class(marks[i - 1]) <= known_class(marks[i]));
+    }
+    if (ordered) {
+        return TESS_OK;
+    }
+    TESS_TRY(tess_grow(&s->run, &s->cap_run, n, sizeof(*s->run)));
+    for (size_t i = 0; i < 256; i++) {
+        starts[i + 1] += starts[i];
+    }
+    for (size_t i = 0; i < n; i++) {
+        s->run[starts[known_class(marks[i])]++] = marks[i];
+    }
+    memcpy(marks, s->run, n * sizeof(*marks));
+    return TESS_OK;
+}
+
+static tess_status order_all(tess__pipe_scratch *s, size_t n)
+{
+    size_t start = 0;
+    for (size_t i = 0; i <= n; i++) {
+        if (i < n && known_class(s->points[i]) != 0) {
+            continue;
+        }
+        if (i > start + 1) {
+            TESS_TRY(order_marks(s, s->points + start, i - start));
+        }
+        start = i + 1;
+    }
+    return TESS_OK;
+}
+
+static tess_status decompose(tess__pipe_scratch *s, bool compat, size_t *out_n)
+{
+    const char *in = s->in.data;
+    size_t n_points = 0;
+    int options = UTF8PROC_DECOMPOSE | (compat ? UTF8PROC_COMPAT : 0);
+    for (size_t i = 0, used; i < s->in.n_bytes; i += used) {
+        uint32_t c = tess__char_at(in + i, s->in.n_bytes - i, &used);
+        if (n_points + MAX_EXPANSION > s->cap_points) {
+            size_t want = n_points + MAX_EXPANSION + (s->in.n_bytes - i);
+            if (want > TESS__NORMAL_MAX / 4) {
+                return TESS_FAIL(TESS_INVALID, "the text is longer than %zu bytes once normalised",
+                                 TESS__NORMAL_MAX);
+            }
+            TESS_TRY(tess_grow(&s->points, &s->cap_points, want, sizeof(*s->points)));
+        }
+        if (c < 0x80 || tess__char_is(TESS__CHAR_UNKNOWN, c)) {
+            s->points[n_points++] = (int32_t)c;
+            continue;
+        }
+        int last_class = 0;
+        utf8proc_ssize_t n =
+            utf8proc_decompose_char((utf8proc_int32_t)c, s->points + n_points, MAX_EXPANSION,
+                                    (utf8proc_option_t)options, &last_class);
+        n_points += n > 0 ? (size_t)n : 0;
+    }
+    *out_n = n_points;
+    return TESS_OK;
+}
+
+tess_status tess__normal_form(tess__pipe_scratch *s, bool compose, bool compat)
+{
+    size_t n = 0;
+    TESS_TRY(decompose(s, compat, &n));
+    TESS_TRY(order_all(s, n));
+    if (compose && n > 0) {
+        utf8proc_ssize_t k = utf8proc_normalize_utf32(s->points, (utf8proc_ssize_t)n,
+                                                      UTF8PROC_COMPOSE | UTF8PROC_STABLE);
+        if (k < 0) {
+            return TESS_FAIL(TESS_FORMAT, "the text cannot be composed: %s", utf8proc_errmsg(k));
+        }
+        n = (size_t)k;
+    }
+    TESS_TRY(tess__span_reserve(&s->out, n * 4));
+    for (size_t i = 0; i < n; i++) {
+        s->out.n_bytes += tess__char_put((uint32_t)s->points[i], s->out.data + s->out.n_bytes);
+    }
+    return TESS_OK;
+}
+
+int tess__lower_of(uint32_t c, uint32_t out[2])
+{
+    if (c == 0x130) {
+        out[0] = 'i';
+        out[1] = 0x307;
+        return 2;
+    }
+    out[0] = (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
+    return 1;
+}
+
+bool tess__grapheme_breaks(uint32_t before, uint32_t after, int32_t *state)
+{
+    return utf8proc_grapheme_break_stateful((utf8proc_int32_t)before, (utf8proc_int32_t)after,
+                                            state);
 }

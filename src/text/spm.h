@@ -2,13 +2,13 @@
 /* What the files of the SentencePiece tokenizer share: the model as read, the normaliser, and one
  * run of encoding.
  *
- *   .model --spm_model.c--> pieces, flags --tokenizer.c--> tries, tables
- *   text --spm_norm.c--> normalised text --unigram.c | bpe.c--> (id, piece) --tokenizer.c--> ids */
+ *   .model --spm_model.c--> pieces, flags --spm.c--> tries, tables
+ *   text --spm_norm.c--> normalised text --unigram.c | bpe.c--> (id, piece) --spm.c--> ids */
 #ifndef TESS_TEXT_SPM_H
 #define TESS_TEXT_SPM_H
 
-#include "tessera/text.h"
 #include "text/spm_trie.h"
+#include "text/tokenizer.h"
 
 /* U+2581, which stands for a space inside pieces. */
 #define TESS__SPACE       "\xe2\x96\x81"
@@ -33,10 +33,8 @@ typedef struct tess__piece {
     uint8_t byte; /* BYTE: which */
 } tess__piece;
 
-/* The model file as read; every slice points into `bytes`. */
+/* The model file as read; every slice points into the file's bytes. */
 typedef struct tess__spm_model {
-    uint8_t *bytes;
-    size_t n_bytes;
     tess__piece *pieces;
     size_t n_pieces, cap_pieces;
     uint64_t model_type; /* 1 unigram, 2 bpe, 3 word, 4 char */
@@ -50,9 +48,10 @@ typedef struct tess__spm_model {
     size_t n_unused;
 } tess__spm_model;
 
-/* Reads and checks a model; takes ownership of `bytes`, also on failure (deinit frees it).
- * TESS_FORMAT when the bytes are no model, TESS_UNSUPPORTED for what is not offered. */
-TESS_MUST_USE tess_status tess__spm_model_read(tess__spm_model *m, uint8_t *bytes, size_t n_bytes);
+/* Reads and checks a model, which borrows `bytes`.  TESS_FORMAT when the bytes are no model,
+ * TESS_UNSUPPORTED for what is not offered. */
+TESS_MUST_USE tess_status tess__spm_model_read(tess__spm_model *m, const uint8_t *bytes,
+                                               size_t n_bytes);
 void tess__spm_model_deinit(tess__spm_model *m);
 static inline bool tess__piece_is_reserved(const tess__piece *p)
 {
@@ -74,7 +73,12 @@ typedef struct tess__spm_norm {
 
 TESS_MUST_USE tess_status tess__spm_norm_init(tess__spm_norm *n, const tess__spm_model *m,
                                               tess__trie *symbols);
+/* The rules alone (borrowed), for tess__spm_norm_first. */
+TESS_MUST_USE tess_status tess__spm_norm_rules(tess__spm_norm *n, tess_bytes map);
 void tess__spm_norm_deinit(tess__spm_norm *n);
+/* What the shortest rule that is a prefix of s gives; false when none is. */
+bool tess__spm_norm_first(const tess__spm_norm *n, const char *s, size_t n_bytes,
+                          const char **out_text, size_t *out_bytes);
 
 /* Growable text without tess_buf's terminator and latch: the inner loop writes into room made
  * beforehand. */
@@ -111,7 +115,7 @@ typedef struct tess__span {
     uint32_t pos, n_bytes;
 } tess__span;
 
-struct tess_tokenizer_scratch {
+typedef struct tess__spm_scratch {
     tess__span_buf text;
     tess__best *best;
     tess__symbol *symbols;
@@ -119,40 +123,37 @@ struct tess_tokenizer_scratch {
     tess__span *spans;
     uint32_t *ends, *split; /* split: for each UNUSED id, bytes of the left half it was made of */
     size_t cap_best, cap_symbols, cap_heap, cap_spans, cap_ends, cap_split;
-};
+} tess__spm_scratch;
+void tess__spm_scratch_deinit(tess__spm_scratch *s);
 
-/* One call of encode. */
-typedef struct tess__run {
-    tess_tokenizer_scratch *s;
-    tess_ids *out;
-    size_t max_ids; /* of out, before the end-of-sequence id; reaching it sets `full` */
-    float score;    /* unigram: of the best path so far */
-    bool after_unk; /* the last piece was unknown: the next unknown one joins it */
-    bool full, no_memory;
-} tess__run;
-
-typedef tess_status tess__encode_fn(const tess_tokenizer *t, tess__run *r, const char *text,
+typedef struct tess__spm tess__spm;
+typedef tess_status tess__encode_fn(const tess__spm *t, tess__run *r, const char *text,
                                     size_t n_bytes);
 tess__encode_fn tess__unigram_encode, tess__bpe_encode;
 
-struct tess_tokenizer {
+struct tess__spm {
     tess__spm_model model;
     tess__spm_norm norm;
     tess__trie pieces;   /* NORMAL, USER_DEFINED and UNUSED */
     tess__trie reserved; /* the others */
     tess__trie symbols;  /* USER_DEFINED */
     tess__encode_fn *encode;
-    const char *kind;
     bool space_starts_word; /* no piece has a space behind its first character */
     float unk_score, max_score;
-    int32_t bos_id, eos_id, pad_id;
-    char hash[33];
 };
+
+TESS_MUST_USE tess_status tess__spm_init(tess__spm *t, const uint8_t *bytes, size_t n_bytes);
+void tess__spm_deinit(tess__spm *t);
+const char *tess__spm_type(const tess__spm *t); /* "unigram" or "bpe" */
+void tess__spm_hash(const tess__spm *t, tess_hash128_state *h);
+int32_t tess__spm_find(const tess__spm *t, const char *piece, size_t n_bytes);
+TESS_MUST_USE tess_status tess__spm_encode(const tess__spm *t, tess__run *r, const char *text,
+                                           size_t n_bytes);
+void tess__spm_decode(const void *self, tess_buf *out, const int32_t *ids, size_t n_ids);
 
 /* Gives out a piece: its id, its bytes when it is unknown and the model falls back to bytes,
  * nothing when it continues a run of unknown pieces. */
-void tess__run_emit(const tess_tokenizer *t, tess__run *r, int32_t id, const char *text,
-                    size_t n_bytes);
+void tess__run_emit(const tess__spm *t, tess__run *r, int32_t id, const char *text, size_t n_bytes);
 
 /* Bytes of the character that begins with this byte, as SentencePiece counts them: by the lead byte
  * alone. */

@@ -138,9 +138,9 @@ static tess_status read_field(tess__spm_model *m, const tess__proto_field *f)
     }
 }
 
-static tess_status read_all(tess__spm_model *m)
+static tess_status read_all(tess__spm_model *m, const uint8_t *bytes, size_t n_bytes)
 {
-    tess__proto p = {.data = m->bytes, .n_bytes = m->n_bytes};
+    tess__proto p = {.data = bytes, .n_bytes = n_bytes};
     tess__proto_field f;
     for (bool more;;) {
         TESS_TRY(tess__proto_next(&p, &f, &more));
@@ -259,17 +259,15 @@ static const char *other_format(const uint8_t *b, size_t n)
     return n == 0 ? "an empty file" : NULL;
 }
 
-tess_status tess__spm_model_read(tess__spm_model *m, uint8_t *bytes, size_t n_bytes)
+tess_status tess__spm_model_read(tess__spm_model *m, const uint8_t *bytes, size_t n_bytes)
 {
-    *m = (tess__spm_model){.bytes = bytes,
-                           .n_bytes = n_bytes,
-                           .model_type = 1,
+    *m = (tess__spm_model){.model_type = 1,
                            .add_dummy_prefix = true,
                            .remove_extra_spaces = true,
                            .escape_spaces = true,
                            .unk_id = -1};
     memset(m->byte_ids, 0xff, sizeof(m->byte_ids));
-    tess_status st = read_all(m);
+    tess_status st = read_all(m, bytes, n_bytes);
     if (st == TESS_OK) {
         st = check(m);
     }
@@ -285,6 +283,5 @@ tess_status tess__spm_model_read(tess__spm_model *m, uint8_t *bytes, size_t n_by
 void tess__spm_model_deinit(tess__spm_model *m)
 {
     tess_free(m->pieces);
-    tess_free(m->bytes);
     *m = (tess__spm_model){0};
 }

@@ -175,6 +175,36 @@ static size_t match_rule(const tess__spm_norm *n, const char *s, size_t n_left,
     return longest;
 }
 
+bool tess__spm_norm_first(const tess__spm_norm *n, const char *s, size_t n_bytes,
+                          const char **out_text, size_t *out_bytes)
+{
+    if (n->units == NULL) {
+        return false;
+    }
+    uint32_t at = unit_offset(n->units[0]);
+    for (size_t i = 0; i < n_bytes; i++) {
+        at ^= (uint8_t)s[i];
+        uint32_t u = n->units[at];
+        if (unit_label(u) != (uint8_t)s[i]) {
+            return false;
+        }
+        at ^= unit_offset(u);
+        if (unit_has_leaf(u)) {
+            uint32_t value = n->units[at] & ~LEAF;
+            *out_text = n->out + value;
+            *out_bytes = strnlen(*out_text, n->out_bytes - value);
+            return true;
+        }
+    }
+    return false;
+}
+
+tess_status tess__spm_norm_rules(tess__spm_norm *n, tess_bytes map)
+{
+    *n = (tess__spm_norm){0};
+    return read_rules(n, map);
+}
+
 /* What the next characters become; returns the bytes consumed (at least 1). */
 static size_t take_prefix(const tess__spm_norm *n, const char *s, size_t n_left,
                           const char **out_text, size_t *out_bytes)

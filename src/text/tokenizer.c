@@ -1,193 +1,99 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening a tokenizer: the model's file, the tries and numbers derived from it, its fingerprint.
- *
- * A kind of model is a row of a table; everything but the search for pieces is common. */
-#include "text/spm.h"
+/* Opening a tokenizer by what its file holds, and looking at it.  Each kind does its own reading;
+ * what decides the ids is kept, so that saving gives back the very bytes. */
+#include "text/open.h"
 
-#include <float.h>
+#include <ctype.h>
 #include <string.h>
 
-#define MAX_MODEL_BYTES ((size_t)512 << 20)
+#define MAX_FILE_BYTES ((size_t)512 << 20)
 
-typedef struct kind {
-    const char *name;
-    tess__encode_fn *encode; /* NULL: not offered */
-} kind;
-static const kind kinds[] = {
-    [1] = {"unigram", tess__unigram_encode},
-    [2] = {"bpe", tess__bpe_encode},
-    [3] = {"word", NULL},
-    [4] = {"char", NULL},
-};
+/* ---- files ------------------------------------------------------------------------------ */
 
-/* ---- opening ---------------------------------------------------------------------------- */
-
-static tess_status pick_kind(tess_tokenizer *t)
+static tess_tokenizer *make(void)
 {
-    uint64_t type = t->model.model_type;
-    if (type == 0 || type >= (uint64_t)TESS_COUNT(kinds)) {
-        return TESS_FAIL(TESS_FORMAT, "unknown model type %llu", (unsigned long long)type);
+    tess_tokenizer *t = tess_alloc(sizeof(*t));
+    for (int i = 0; t != NULL && i < TESS__SPECIALS; i++) {
+        t->special[i] = -1;
     }
-    if (kinds[type].encode == NULL) {
-        return TESS_FAIL(TESS_UNSUPPORTED, "the model is of type \"%s\": expected unigram or bpe",
-                         kinds[type].name);
-    }
-    t->kind = kinds[type].name;
-    t->encode = kinds[type].encode;
-    return TESS_OK;
-}
-
-typedef bool choose_fn(const tess__piece *p);
-static bool is_plain(const tess__piece *p)
-{
-    return !tess__piece_is_reserved(p);
-}
-static bool is_user(const tess__piece *p)
-{
-    return p->type == TESS__PIECE_USER;
-}
-
-static tess_status build_trie(const tess__spm_model *m, choose_fn *choose, tess__trie *out)
-{
-    tess__trie_key *keys = tess_alloc_array(m->n_pieces, sizeof(*keys));
-    if (keys == NULL) {
-        return TESS_NOMEM;
-    }
-    size_t n = 0;
-    for (size_t i = 0; i < m->n_pieces; i++) {
-        const tess__piece *p = &m->pieces[i];
-        if (choose(p)) {
-            keys[n++] = (tess__trie_key){p->text, p->n_bytes, (int32_t)i};
-        }
-    }
-    tess_status st = tess__trie_build(out, keys, n);
-    tess_free(keys);
-    return st;
-}
-
-static tess_status build_tries(tess_tokenizer *t)
-{
-    TESS_TRY(build_trie(&t->model, is_plain, &t->pieces));
-    TESS_TRY(build_trie(&t->model, tess__piece_is_reserved, &t->reserved));
-    TESS_TRY(build_trie(&t->model, is_user, &t->symbols));
-    if (t->pieces.units == NULL) {
-        return TESS_FAIL(TESS_FORMAT, "all %zu pieces are control pieces", t->model.n_pieces);
-    }
-    for (size_t i = 0; i < t->model.n_pieces; i++) {
-        const tess__piece *p = &t->model.pieces[i];
-        if (!tess__piece_is_reserved(p)) {
-            continue;
-        }
-        int32_t twin = tess__trie_find(&t->pieces, p->text, p->n_bytes);
-        if (twin >= 0) {
-            return TESS_FAIL(TESS_FORMAT, "pieces %zu and %d are the same", i, (int)twin);
-        }
-    }
-    return TESS_OK;
-}
-
-/* Pieces begin where characters do, else a word's end could fall inside one. */
-static bool keeps_words(const tess__piece *p)
-{
-    for (size_t i = 0; i < p->n_bytes;) {
-        size_t n = tess__utf8_char(p->text + i, p->n_bytes - i);
-        if (n == 0 || (i > 0 && n == TESS__SPACE_BYTES &&
-                       memcmp(p->text + i, TESS__SPACE, TESS__SPACE_BYTES) == 0)) {
-            return false;
-        }
-        i += n;
-    }
-    return true;
-}
-
-static void measure(tess_tokenizer *t)
-{
-    float min_score = FLT_MAX, max_score = FLT_MIN;
-    t->space_starts_word = true;
-    for (size_t i = 0; i < t->model.n_pieces; i++) {
-        const tess__piece *p = &t->model.pieces[i];
-        if (p->type == TESS__PIECE_NORMAL) {
-            min_score = p->score < min_score ? p->score : min_score;
-            max_score = p->score > max_score ? p->score : max_score;
-        }
-        if (is_plain(p) && !keeps_words(p)) {
-            t->space_starts_word = false;
-        }
-    }
-    t->unk_score = min_score - 10.0F;
-    t->max_score = max_score;
-}
-
-/* The id of a control piece named in the trainer's spec, or -1. */
-static int32_t control_id(const tess_tokenizer *t, tess_bytes piece, const char *fallback)
-{
-    const char *text = piece.n_bytes > 0 ? (const char *)piece.data : fallback;
-    size_t n = piece.n_bytes > 0 ? strnlen(text, piece.n_bytes) : strlen(fallback);
-    int32_t id = tess__trie_find(&t->reserved, text, n);
-    return id >= 0 && t->model.pieces[id].type == TESS__PIECE_CONTROL ? id : -1;
-}
-
-static void hash_u32(tess_hash128_state *h, uint32_t v)
-{
-    uint8_t b[4] = {(uint8_t)v, (uint8_t)(v >> 8), (uint8_t)(v >> 16), (uint8_t)(v >> 24)};
-    tess_hash128_add(h, b, sizeof(b));
-}
-
-static void hash_bytes(tess_hash128_state *h, const void *data, size_t n_bytes)
-{
-    hash_u32(h, (uint32_t)n_bytes);
-    tess_hash128_add(h, data, n_bytes);
-}
-
-static tess_status hash_content(tess_tokenizer *t)
-{
-    const tess__spm_model *m = &t->model;
-    tess_hash128_state *h = tess_hash128_new();
-    if (h == NULL) {
-        return TESS_NOMEM;
-    }
-    hash_bytes(h, t->kind, strlen(t->kind));
-    hash_u32(h, (uint32_t)(m->byte_fallback | m->suffix_space << 1 | m->add_dummy_prefix << 2 |
-                           m->remove_extra_spaces << 3 | m->escape_spaces << 4));
-    hash_u32(h, (uint32_t)t->bos_id);
-    hash_u32(h, (uint32_t)t->eos_id);
-    hash_u32(h, (uint32_t)t->pad_id);
-    hash_bytes(h, m->charsmap.data, m->charsmap.n_bytes);
-    hash_u32(h, (uint32_t)m->n_pieces);
-    for (size_t i = 0; i < m->n_pieces; i++) {
-        uint32_t bits;
-        memcpy(&bits, &m->pieces[i].score, sizeof(bits));
-        hash_u32(h, bits);
-        hash_u32(h, m->pieces[i].type);
-        hash_bytes(h, m->pieces[i].text, m->pieces[i].n_bytes);
-    }
-    tess_hash128_finish(h, t->hash);
-    return TESS_OK;
-}
-
-static tess_status prepare(tess_tokenizer *t, uint8_t *bytes, size_t n_bytes)
-{
-    TESS_TRY(tess__spm_model_read(&t->model, bytes, n_bytes));
-    TESS_TRY(pick_kind(t));
-    TESS_TRY(build_tries(t));
-    TESS_TRY(tess__spm_norm_init(&t->norm, &t->model, &t->symbols));
-    measure(t);
-    t->bos_id = control_id(t, t->model.bos_piece, "<s>");
-    t->eos_id = control_id(t, t->model.eos_piece, "</s>");
-    t->pad_id = control_id(t, t->model.pad_piece, "<pad>");
-    return hash_content(t);
+    return t;
 }
 
 /* Takes ownership of bytes. */
-static tess_status open_owned(uint8_t *bytes, size_t n_bytes, const char *name,
-                              tess_tokenizer **out)
+static tess_status add_file(tess_tokenizer *t, const char *name, uint8_t *bytes, size_t n_bytes)
 {
-    tess_tokenizer *t = tess_alloc(sizeof(*t));
-    if (t == NULL) {
+    const char *slash = strrchr(name, '/');
+    char *copy = tess_strdup(slash != NULL ? slash + 1 : name);
+    if (copy == NULL || t->n_files == TESS__MAX_FILES) {
         tess_free(bytes);
+        tess_free(copy);
         return TESS_NOMEM;
     }
-    tess_status st = prepare(t, bytes, n_bytes);
+    t->files[t->n_files++] = (tess__token_file){copy, bytes, n_bytes};
+    return TESS_OK;
+}
+
+tess_status tess__tokenizer_load(tess_tokenizer *t, const char *path)
+{
+    uint8_t *bytes;
+    size_t n_bytes;
+    TESS_TRY(tess_file_read(path, MAX_FILE_BYTES, &bytes, &n_bytes));
+    return add_file(t, path, bytes, n_bytes);
+}
+
+tess_status tess__tokenizer_begin(tess_tokenizer **out)
+{
+    *out = make();
+    return *out != NULL ? TESS_OK : TESS_NOMEM;
+}
+
+/* ---- opening ---------------------------------------------------------------------------- */
+
+/* A line of its own among the first ones: a WordPiece vocabulary names its special pieces. */
+static bool has_line(const uint8_t *data, size_t n, const char *line)
+{
+    size_t n_line = strlen(line);
+    for (size_t i = 0; i < n;) {
+        const uint8_t *stop = memchr(data + i, '\n', n - i);
+        size_t end = stop != NULL ? (size_t)(stop - data) : n;
+        size_t bare = end > i && data[end - 1] == '\r' ? end - 1 : end;
+        if (bare - i == n_line && memcmp(data + i, line, n_line) == 0) {
+            return true;
+        }
+        i = end + 1;
+    }
+    return false;
+}
+
+static bool starts_with(const uint8_t *data, size_t n, const char *head, size_t n_head)
+{
+    return n >= n_head && memcmp(data, head, n_head) == 0;
+}
+
+tess__open_fn *tess__tokenizer_detect(const uint8_t *data, size_t n)
+{
+    size_t i = 0;
+    while (i < n && i < 64 && isspace(data[i])) {
+        i++;
+    }
+    if (starts_with(data + i, n - i, "{", 1)) {
+        return tess__pipe_json_open;
+    }
+    return has_line(data, n, "[UNK]") || has_line(data, n, "[PAD]") ? tess__bert_open
+                                                                    : tess__plain_open;
+}
+
+tess_status tess__plain_open(tess_tokenizer *t, const tess__open_options *o)
+{
+    (void)o;
+    return tess__spm_open(t);
+}
+
+static tess_status open_first(tess_tokenizer *t, const char *name, tess_tokenizer **out)
+{
+    const tess__open_options defaults = {0};
+    tess__open_fn *open = tess__tokenizer_detect(t->files[0].bytes, t->files[0].n_bytes);
+    tess_status st = open(t, &defaults);
     if (st != TESS_OK) {
         tess_tokenizer_close(t);
         return tess_error_prefix(st, "%s", name);
@@ -198,29 +104,44 @@ static tess_status open_owned(uint8_t *bytes, size_t n_bytes, const char *name,
 
 tess_status tess_tokenizer_open(const char *path, tess_tokenizer **out)
 {
-    uint8_t *bytes;
-    size_t n_bytes;
     *out = NULL;
-    TESS_TRY(tess_file_read(path, MAX_MODEL_BYTES, &bytes, &n_bytes));
-    return open_owned(bytes, n_bytes, path, out);
+    if (tess_path_is_dir(path)) {
+        return tess_tokenizer_open_dir(path, NULL, out);
+    }
+    tess_tokenizer *t;
+    TESS_TRY(tess__tokenizer_begin(&t));
+    tess_status st = tess__tokenizer_load(t, path);
+    if (st != TESS_OK) {
+        tess_tokenizer_close(t);
+        return st;
+    }
+    return open_first(t, path, out);
 }
 
 tess_status tess_tokenizer_open_bytes(const void *data, size_t n_bytes, const char *name,
                                       tess_tokenizer **out)
 {
     *out = NULL;
-    if (n_bytes > MAX_MODEL_BYTES) {
+    if (n_bytes > MAX_FILE_BYTES) {
         return TESS_FAIL(TESS_FORMAT, "%s: a model of %zu bytes, the limit is %zu", name, n_bytes,
-                         MAX_MODEL_BYTES);
+                         MAX_FILE_BYTES);
     }
-    uint8_t *bytes = tess_alloc(n_bytes);
-    if (bytes == NULL) {
+    tess_tokenizer *t = make();
+    uint8_t *bytes = tess_alloc(n_bytes + 1);
+    if (t == NULL || bytes == NULL) {
+        tess_free(t);
+        tess_free(bytes);
         return TESS_NOMEM;
     }
     if (n_bytes > 0) {
         memcpy(bytes, data, n_bytes);
     }
-    return open_owned(bytes, n_bytes, name, out);
+    tess_status st = add_file(t, name, bytes, n_bytes);
+    if (st != TESS_OK) {
+        tess_tokenizer_close(t);
+        return st;
+    }
+    return open_first(t, name, out);
 }
 
 void tess_tokenizer_close(tess_tokenizer *t)
@@ -228,67 +149,128 @@ void tess_tokenizer_close(tess_tokenizer *t)
     if (t == NULL) {
         return;
     }
-    tess__spm_norm_deinit(&t->norm);
-    tess__trie_deinit(&t->pieces);
-    tess__trie_deinit(&t->reserved);
-    tess__trie_deinit(&t->symbols);
-    tess__spm_model_deinit(&t->model);
+    if (t->kind != NULL) {
+        t->kind->close(t->self);
+    }
+    for (size_t i = 0; i < t->n_files; i++) {
+        tess_free(t->files[i].name);
+        tess_free(t->files[i].bytes);
+    }
     tess_free(t);
+}
+
+/* ---- saving ----------------------------------------------------------------------------- */
+
+static tess_status save_file(const tess__token_file *f, const char *dir, size_t n_dir)
+{
+    char *path = tess_format("%.*s%s", (int)n_dir, dir, f->name);
+    tess_status st = path != NULL ? tess_file_write(path, f->bytes, f->n_bytes) : TESS_NOMEM;
+    tess_free(path);
+    return st;
 }
 
 tess_status tess_tokenizer_save(const tess_tokenizer *t, const char *path)
 {
-    return tess_file_write(path, t->model.bytes, t->model.n_bytes);
+    const char *slash = strrchr(path, '/');
+    for (size_t i = 1; i < t->n_files; i++) {
+        TESS_TRY(save_file(&t->files[i], path, slash != NULL ? (size_t)(slash - path) + 1 : 0));
+    }
+    return tess_file_write(path, t->files[0].bytes, t->files[0].n_bytes);
+}
+
+tess_status tess_tokenizer_save_dir(const tess_tokenizer *t, const char *dir)
+{
+    char *prefix = tess_format("%s/", dir);
+    tess_status st = prefix != NULL ? TESS_OK : TESS_NOMEM;
+    for (size_t i = 0; st == TESS_OK && i < t->n_files; i++) {
+        st = save_file(&t->files[i], prefix, strlen(prefix));
+    }
+    tess_free(prefix);
+    return st;
+}
+
+const char *tess_tokenizer_file(const tess_tokenizer *t, size_t i)
+{
+    return i < t->n_files ? t->files[i].name : NULL;
 }
 
 /* ---- looking ---------------------------------------------------------------------------- */
 
 int32_t tess_tokenizer_n_vocab(const tess_tokenizer *t)
 {
-    return (int32_t)t->model.n_pieces;
+    return t->n_vocab;
 }
 
 int32_t tess_tokenizer_unk_id(const tess_tokenizer *t)
 {
-    return t->model.unk_id;
+    return t->special[TESS__UNK];
 }
 
 int32_t tess_tokenizer_bos_id(const tess_tokenizer *t)
 {
-    return t->bos_id;
+    return t->special[TESS__BOS];
 }
 
 int32_t tess_tokenizer_eos_id(const tess_tokenizer *t)
 {
-    return t->eos_id;
+    return t->special[TESS__EOS];
 }
 
 int32_t tess_tokenizer_pad_id(const tess_tokenizer *t)
 {
-    return t->pad_id;
+    return t->special[TESS__PAD];
+}
+
+int32_t tess_tokenizer_cls_id(const tess_tokenizer *t)
+{
+    return t->special[TESS__CLS];
+}
+
+int32_t tess_tokenizer_sep_id(const tess_tokenizer *t)
+{
+    return t->special[TESS__SEP];
+}
+
+int32_t tess_tokenizer_mask_id(const tess_tokenizer *t)
+{
+    return t->special[TESS__MASK];
+}
+
+size_t tess_tokenizer_n_special(const tess_tokenizer *t)
+{
+    return t->n_prefix + t->n_suffix;
 }
 
 const char *tess_tokenizer_kind(const tess_tokenizer *t)
 {
-    return t->kind;
+    return t->name;
 }
 
 tess_bytes tess_tokenizer_piece(const tess_tokenizer *t, int32_t id)
 {
-    if (id < 0 || (size_t)id >= t->model.n_pieces) {
-        return (tess_bytes){0};
-    }
-    const tess__piece *p = &t->model.pieces[id];
-    return (tess_bytes){(const uint8_t *)p->text, p->n_bytes};
+    return id >= 0 && id < t->n_vocab ? t->kind->piece(t->self, id) : (tess_bytes){0};
 }
 
 int32_t tess_tokenizer_find(const tess_tokenizer *t, const char *piece, size_t n_bytes)
 {
-    int32_t id = tess__trie_find(&t->pieces, piece, n_bytes);
-    return id >= 0 ? id : tess__trie_find(&t->reserved, piece, n_bytes);
+    return t->kind->find(t->self, piece, n_bytes);
 }
 
 const char *tess_tokenizer_hash(const tess_tokenizer *t)
 {
     return t->hash;
+}
+
+void tess__hash_u32(tess_hash128_state *h, uint32_t v)
+{
+    uint8_t b[4] = {(uint8_t)v, (uint8_t)(v >> 8), (uint8_t)(v >> 16), (uint8_t)(v >> 24)};
+    tess_hash128_add(h, b, sizeof(b));
+}
+
+void tess__hash_bytes(tess_hash128_state *h, const void *data, size_t n_bytes)
+{
+    tess__hash_u32(h, (uint32_t)n_bytes);
+    if (n_bytes > 0) {
+        tess_hash128_add(h, data, n_bytes);
+    }
 }

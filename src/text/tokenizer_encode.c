@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Encoding around a model kind: limits, working memory, begin and end ids, unknown pieces.
+/* Encoding around a kind of tokenizer: limits, working memory, begin and end ids.
  *
  * Ids go straight into the caller's array.  The array running full (at max_ids) and memory running
  * out are flags of the run that the searches look at, so emitting an id needs no error path. */
-#include "text/spm.h"
-
-#define MAX_TEXT_BYTES ((size_t)64 << 20)
+#include "text/scratch.h"
 
 void tess_ids_deinit(tess_ids *ids)
 {
@@ -20,13 +18,8 @@ tess_tokenizer_scratch *tess_tokenizer_scratch_new(void)
 
 static void scratch_deinit(tess_tokenizer_scratch *s)
 {
-    tess_free(s->text.data);
-    tess_free(s->best);
-    tess_free(s->symbols);
-    tess_free(s->heap);
-    tess_free(s->spans);
-    tess_free(s->ends);
-    tess_free(s->split);
+    tess__spm_scratch_deinit(&s->spm);
+    tess__pipe_scratch_deinit(&s->pipe);
 }
 
 void tess_tokenizer_scratch_free(tess_tokenizer_scratch *s)
@@ -37,7 +30,7 @@ void tess_tokenizer_scratch_free(tess_tokenizer_scratch *s)
     }
 }
 
-static void add_id(tess__run *r, int32_t id)
+void tess__run_add(tess__run *r, int32_t id)
 {
     tess_ids *out = r->out;
     if (r->full || out->n_ids == r->max_ids) {
@@ -50,50 +43,58 @@ static void add_id(tess__run *r, int32_t id)
     }
 }
 
-void tess__run_emit(const tess_tokenizer *t, tess__run *r, int32_t id, const char *text,
-                    size_t n_bytes)
+/* What stands around a text. */
+typedef struct frame {
+    const int32_t *prefix, *suffix;
+    size_t n_prefix, n_suffix;
+} frame;
+
+static frame frame_of(const tess_tokenizer *t, const tess_encode_options *o)
 {
-    bool unknown = id == t->model.unk_id;
-    if (unknown && t->model.byte_fallback) {
-        for (size_t i = 0; i < n_bytes; i++) {
-            add_id(r, t->model.byte_ids[(uint8_t)text[i]]);
-        }
-    } else if (!unknown || !r->after_unk) {
-        add_id(r, id);
+    if (o->add_special) {
+        return (frame){t->prefix, t->suffix, t->n_prefix, t->n_suffix};
     }
-    r->after_unk = unknown;
+    return (frame){&t->special[TESS__BOS], &t->special[TESS__EOS], o->add_bos, o->add_eos};
 }
 
 static tess_status check_options(const tess_tokenizer *t, const tess_encode_options *o,
-                                 size_t n_bytes)
+                                 const frame *f, size_t n_bytes)
 {
-    if (n_bytes > MAX_TEXT_BYTES) {
+    if (n_bytes > t->kind->max_text_bytes) {
         return TESS_FAIL(TESS_INVALID, "a text of %zu bytes, the limit is %zu", n_bytes,
-                         MAX_TEXT_BYTES);
+                         t->kind->max_text_bytes);
     }
-    if ((o->add_bos && t->bos_id < 0) || (o->add_eos && t->eos_id < 0)) {
+    if (o->add_special && (o->add_bos || o->add_eos)) {
+        return TESS_FAIL(TESS_INVALID, "add_special and add_bos or add_eos: expected one of them");
+    }
+    bool no_bos = o->add_bos && t->special[TESS__BOS] < 0;
+    if (no_bos || (o->add_eos && t->special[TESS__EOS] < 0)) {
         return TESS_FAIL(TESS_INVALID, "the tokenizer has no %s id",
-                         o->add_bos && t->bos_id < 0 ? "begin-of-sentence" : "end-of-sentence");
+                         no_bos ? "begin-of-sentence" : "end-of-sentence");
     }
-    if (o->max_ids != 0 && o->max_ids < (size_t)o->add_bos + o->add_eos) {
+    if (o->max_ids != 0 && o->max_ids < f->n_prefix + f->n_suffix) {
         return TESS_FAIL(TESS_INVALID, "max_ids %zu has no room for the begin and end ids",
                          o->max_ids);
     }
     return TESS_OK;
 }
 
-static tess_status encode(const tess_tokenizer *t, tess__run *r, const char *text, size_t n_bytes,
-                          const tess_encode_options *o)
+static void add_ids(tess__run *r, const int32_t *ids, size_t n)
 {
-    if (o->add_bos) {
-        add_id(r, t->bos_id);
+    for (size_t i = 0; i < n; i++) {
+        tess__run_add(r, ids[i]);
     }
-    TESS_TRY(tess__spm_norm_run(&t->norm, text, n_bytes, &r->s->text));
-    TESS_TRY(t->encode(t, r, r->s->text.data, r->s->text.n_bytes));
-    if (o->add_eos && !r->no_memory) {
+}
+
+static tess_status encode(const tess_tokenizer *t, tess__run *r, const char *text, size_t n_bytes,
+                          const frame *f)
+{
+    add_ids(r, f->prefix, f->n_prefix);
+    TESS_TRY(t->kind->encode(t->self, r, text, n_bytes));
+    if (!r->no_memory) {
         r->full = false;
         r->max_ids = SIZE_MAX;
-        add_id(r, t->eos_id);
+        add_ids(r, f->suffix, f->n_suffix);
     }
     return r->no_memory ? TESS_NOMEM : TESS_OK;
 }
@@ -103,17 +104,31 @@ tess_status tess_tokenizer_encode(const tess_tokenizer *t, tess_ids *out, const 
 {
     static const tess_encode_options defaults = {0};
     const tess_encode_options *o = opts != NULL ? opts : &defaults;
-    TESS_TRY(check_options(t, o, n_bytes));
+    frame f = frame_of(t, o);
+    TESS_TRY(check_options(t, o, &f, n_bytes));
     tess_tokenizer_scratch own = {0};
     tess__run r = {.s = o->scratch != NULL ? o->scratch : &own, .out = out, .max_ids = SIZE_MAX};
-    if (o->max_ids != 0 && o->max_ids - o->add_eos <= SIZE_MAX - out->n_ids) {
-        r.max_ids = out->n_ids + o->max_ids - o->add_eos;
+    if (o->max_ids != 0 && o->max_ids - f.n_suffix <= SIZE_MAX - out->n_ids) {
+        r.max_ids = out->n_ids + o->max_ids - f.n_suffix;
     }
     size_t n_before = out->n_ids;
-    tess_status st = encode(t, &r, text, n_bytes, o);
+    tess_status st = encode(t, &r, text, n_bytes, &f);
     scratch_deinit(&own);
     if (st != TESS_OK) {
         out->n_ids = n_before;
     }
     return st;
+}
+
+tess_status tess_tokenizer_decode(const tess_tokenizer *t, tess_buf *out, const int32_t *ids,
+                                  size_t n_ids)
+{
+    for (size_t i = 0; i < n_ids; i++) {
+        if (ids[i] < 0 || ids[i] >= t->n_vocab) {
+            return TESS_FAIL(TESS_INVALID, "id %d at position %zu: expected 0 to %d", (int)ids[i],
+                             i, (int)t->n_vocab - 1);
+        }
+    }
+    t->kind->decode(t->self, out, ids, n_ids);
+    return tess_buf_check(out);
 }

@@ -8,7 +8,7 @@
  * character costs the lowest score less 10.  Where no piece crosses a space the text is done a word
  * at a time with the running score carried on: the same sums in the same order, in a few hundred
  * bytes of memory, and encoding can stop at max_ids. */
-#include "text/spm.h"
+#include "text/scratch.h"
 
 #include <string.h>
 
@@ -20,7 +20,7 @@ static inline void offer(tess__best *to, double score, int32_t start, int32_t id
 }
 
 /* Tries every piece that begins at `start`; true when one is exactly the first character. */
-static inline bool offer_pieces(const tess_tokenizer *t, tess__best *best, const char *text,
+static inline bool offer_pieces(const tess__spm *t, tess__best *best, const char *text,
                                 size_t start, size_t n, size_t char_bytes)
 {
     bool single = false;
@@ -45,7 +45,7 @@ static inline bool offer_pieces(const tess_tokenizer *t, tess__best *best, const
     return single;
 }
 
-static void search(const tess_tokenizer *t, tess__best *best, const char *text, size_t n)
+static void search(const tess__spm *t, tess__best *best, const char *text, size_t n)
 {
     for (size_t start = 0; start < n;) {
         size_t char_bytes = tess__char_bytes(text + start, n - start);
@@ -68,9 +68,9 @@ static size_t word_end(const char *text, size_t start, size_t n)
     return at;
 }
 
-static tess_status encode_word(const tess_tokenizer *t, tess__run *r, const char *text, size_t n)
+static tess_status encode_word(const tess__spm *t, tess__run *r, const char *text, size_t n)
 {
-    tess_tokenizer_scratch *s = r->s;
+    tess__spm_scratch *s = &r->s->spm;
     TESS_TRY(tess_grow(&s->best, &s->cap_best, n + 1, sizeof(*s->best)));
     TESS_TRY(tess_grow(&s->ends, &s->cap_ends, n + 1, sizeof(*s->ends)));
     memset(s->best, 0xff, (n + 1) * sizeof(*s->best));
@@ -88,7 +88,7 @@ static tess_status encode_word(const tess_tokenizer *t, tess__run *r, const char
     return TESS_OK;
 }
 
-tess_status tess__unigram_encode(const tess_tokenizer *t, tess__run *r, const char *text, size_t n)
+tess_status tess__unigram_encode(const tess__spm *t, tess__run *r, const char *text, size_t n)
 {
     for (size_t start = 0; start < n && !r->full;) {
         size_t end = t->space_starts_word ? word_end(text, start, n) : n;

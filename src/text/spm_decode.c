@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* Adds a run of byte pieces as characters; an ill-formed byte is U+FFFD. */
-static void add_bytes(tess_buf *out, const tess_tokenizer *t, const int32_t *ids, size_t n)
+static void add_bytes(tess_buf *out, const tess__spm *t, const int32_t *ids, size_t n)
 {
     for (size_t i = 0; i < n;) {
         char c[4];
@@ -23,7 +23,7 @@ static void add_bytes(tess_buf *out, const tess_tokenizer *t, const int32_t *ids
 }
 
 /* Adds a piece with its spaces; true when a leading space was dropped as the dummy prefix. */
-static bool add_piece(tess_buf *out, const tess_tokenizer *t, const tess__piece *p, bool at_start)
+static bool add_piece(tess_buf *out, const tess__spm *t, const tess__piece *p, bool at_start)
 {
     size_t i = 0;
     bool dropped = false;
@@ -41,7 +41,7 @@ static bool add_piece(tess_buf *out, const tess_tokenizer *t, const tess__piece 
     return dropped;
 }
 
-static void add_unknown(tess_buf *out, const tess_tokenizer *t)
+static void add_unknown(tess_buf *out, const tess__spm *t)
 {
     tess_bytes s = t->model.unk_surface;
     if (s.data != NULL) {
@@ -51,15 +51,9 @@ static void add_unknown(tess_buf *out, const tess_tokenizer *t)
     }
 }
 
-tess_status tess_tokenizer_decode(const tess_tokenizer *t, tess_buf *out, const int32_t *ids,
-                                  size_t n_ids)
+void tess__spm_decode(const void *self, tess_buf *out, const int32_t *ids, size_t n_ids)
 {
-    for (size_t i = 0; i < n_ids; i++) {
-        if (ids[i] < 0 || (size_t)ids[i] >= t->model.n_pieces) {
-            return TESS_FAIL(TESS_INVALID, "id %d at position %zu: expected 0 to %zu", (int)ids[i],
-                             i, t->model.n_pieces - 1);
-        }
-    }
+    const tess__spm *t = self;
     size_t n_before = out->n_bytes, run = 0;
     bool at_start = true, dropped = false;
     for (size_t i = 0; i < n_ids; i++) {
@@ -78,5 +72,4 @@ tess_status tess_tokenizer_decode(const tess_tokenizer *t, tess_buf *out, const 
         }
     }
     add_bytes(out, t, ids + run, n_ids - run);
-    return tess_buf_check(out);
 }

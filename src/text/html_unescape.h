@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* HTML character references, as Python's html.unescape replaces them. */
+#ifndef TESS_TEXT_HTML_UNESCAPE_H
+#define TESS_TEXT_HTML_UNESCAPE_H
+
+#include "text/spm.h"
+
+typedef struct tess__entity {
+    const char *name, *text; /* "amp;" -> "&": the semicolon belongs to the name */
+} tess__entity;
+extern const tess__entity tess__entities[];
+extern const size_t tess__n_entities;
+
+/* in (UTF-8) -> *out, replaced. */
+TESS_MUST_USE tess_status tess__html_unescape(const tess__span_buf *in, tess__span_buf *out);
+
+#endif
