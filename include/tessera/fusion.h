@@ -83,6 +83,28 @@ TESS_MUST_USE tess_status tess_model_classifier(tess_model *m, const char *const
  * sigmoid(exp(logit_scale) x + logit_bias). */
 void tess_model_probabilities(const tess_model *m, int64_t n_classes, float *x);
 
+/* ---- ONNX --------------------------------------------------------------------------------- */
+
+typedef enum tess_onnx_naming {
+    TESS_ONNX_IMMICH,  /* visual/model.onnx: image -> embedding; textual/model.onnx: text i32 */
+    TESS_ONNX_OPTIMUM, /* onnx/vision_model.onnx, onnx/text_model.onnx; pixel_values, input_ids */
+} tess_onnx_naming;
+typedef struct tess_onnx_export {
+    tess_onnx_naming naming;
+    int64_t batch;         /* a fixed batch size; 0: any */
+    bool external_data;    /* weights beside the models; always so where they pass max_bytes */
+    int64_t max_bytes;     /* 0: 2^31 - 1, what protobuf allows */
+    bool half;             /* weights and activations in f16; vectors stay f32 */
+    const char *model_dir; /* where the model was opened: its tokenizer_config.json goes along */
+} tess_onnx_export;
+/* Writes a directory of ONNX models (opset 17), whole or absent: both towers with L2-normalised
+ * outputs, configs and tokenizer.  An older export is replaced, any other directory that is not
+ * empty is refused.  Pictures come in normalised, (B,3,S,S) f32; texts as ids (B,L), filled up with
+ * any id behind the end id.  What a consumer will miss is said by warnings in the log.  The model
+ * must be open in f32.  TESS_UNSUPPORTED: an operator without an ONNX form, by name. */
+TESS_MUST_USE tess_status tess_model_export_onnx(tess_model *m, const char *dir,
+                                                 const tess_onnx_export *o);
+
 /* ---- training ----------------------------------------------------------------------------- */
 
 /* A contrastive objective between pictures and texts, or between texts of one picture. */

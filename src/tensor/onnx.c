@@ -228,11 +228,10 @@ void tess__onnx_bind(tess_onnx *o, tess_value leaf, const char *name, tess_onnx_
     }
 }
 
-void tess__onnx_bind_segments(tess_onnx *o, tess_value leaf, const char *mask, const char *last)
+void tess__onnx_bind_segments(tess_onnx *o, tess_value leaf, const char *mask)
 {
     o->segments = leaf;
     o->mask = mask;
-    o->last = last;
 }
 
 void tess__onnx_bind_batch(tess_onnx *o, const char *input)

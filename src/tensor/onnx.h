@@ -89,9 +89,9 @@ const char *tess__onnx_input(tess_onnx *o, const char *name, tess_onnx_type type
                              const tess_onnx_dim *dims, int n_dims);
 /* An input leaf of the graph is this ONNX value. */
 void tess__onnx_bind(tess_onnx *o, tess_value leaf, const char *name, tess_onnx_type type);
-/* The packed rows' `offsets` leaf: mask (B,L) bool, true for tokens that count, "" when all do;
- * last (B,1) i64, the last one's place. */
-void tess__onnx_bind_segments(tess_onnx *o, tess_value leaf, const char *mask, const char *last);
+/* The packed rows' `offsets` leaf: mask (B,L) bool, true for tokens that count, which come before
+ * all others; "" when all do. */
+void tess__onnx_bind_segments(tess_onnx *o, tess_value leaf, const char *mask);
 /* This input's shape begins with the batch, and the length where there are packed rows. */
 void tess__onnx_bind_batch(tess_onnx *o, const char *input);
 /* Emits what v needs and declares it as an output, f32. */
@@ -174,6 +174,8 @@ tess_onnx_type tess__onnx_float_type(const tess_onnx *o);
 const char *tess__onnx_causal(tess_onnx *o, const char *x);
 /* (B,1,1,L): 0 for tokens that count, a large negative number elsewhere; "" when all do. */
 const char *tess__onnx_keys(tess_onnx *o);
+/* (B,1) i64: the place of the last token that counts. */
+const char *tess__onnx_last(tess_onnx *o);
 /* Latches TESS_UNSUPPORTED: this operator, or this use of it, has no ONNX form. */
 const char *tess__onnx_refuse(const tess_onnx_emit *c, const char *why);
 

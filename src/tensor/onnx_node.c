@@ -238,3 +238,14 @@ const char *tess__onnx_keys(tess_onnx *o)
     }
     return o->keys ? o->keys : "";
 }
+
+const char *tess__onnx_last(tess_onnx *o)
+{
+    if (!o->last) {
+        const char *counts = tess__onnx_cast(o, o->mask, TESS_ONNX_INT64);
+        const char *n = TESS_ONNX(o, "ReduceSum", counts, TESS_ONNX_LIST(o, 1));
+        o->last =
+            TESS_ONNX(o, "Max", TESS_ONNX(o, "Sub", n, tess__onnx_int(o, 1)), tess__onnx_int(o, 0));
+    }
+    return o->last;
+}

@@ -90,12 +90,15 @@ class Model:
     """A model of a file, checked by onnx.checker; run(name=array) gives its outputs by name."""
 
     def __init__(self, path):
-        onnx.checker.check_model(path, full_check=True)
+        # Not check_model(path, full_check=True), which writes what it infers into the file.
+        onnx.checker.check_model(path)
+        bare = onnx.load(path, load_external_data=False)
+        onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True)
         self.proto = onnx.load(path)
         assert self.proto.opset_import[0].version == 17
         self.constants = {t.name: wide(numpy_helper.to_array(t))
                           for t in self.proto.graph.initializer}
-        self.external = [t.name for t in onnx.load(path, load_external_data=False).graph.initializer
+        self.external = [t.name for t in bare.graph.initializer
                          if t.data_location == onnx.TensorProto.EXTERNAL]
         self.inputs = {i.name: [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim]
                        for i in self.proto.graph.input}

@@ -193,7 +193,7 @@ static const char *onnx_last(const tess_onnx_emit *c)
 {
     return tess__onnx_add(c->to,
                           (tess_onnx_node){.op = "GatherND",
-                                           .in = {tess__onnx_in(c, 0), c->to->last},
+                                           .in = {tess__onnx_in(c, 0), tess__onnx_last(c->to)},
                                            .attr = {TESS_ONNX_I("batch_dims", 1)}},
                           NULL);
 }

@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The directory of an ONNX export: models, configs and tokenizer under a consumer's names.
+ *
+ *   Immich      visual/model.onnx, visual/preprocess_cfg.json, textual/model.onnx,
+ *               textual/tokenizer.json, textual/tokenizer_config.json, config.json (model_cfg)
+ *   Optimum     onnx/vision_model.onnx, onnx/text_model.onnx, preprocessor_config.json,
+ *               tokenizer.json, tokenizer_config.json
+ *
+ * tessera_export.json says what it was made of, and that the directory may be replaced. */
+#include <string.h>
+
+#include "fusion/onnx_towers.h"
+
+#define EXPORT_FILE   "tessera_export.json"
+#define EXPORT_FORMAT 1
+
+static char *path_in(tess_arena *a, const char *dir, const char *name)
+{
+    return tess_arena_format(a, "%s/%s", dir, name);
+}
+
+static tess_status write_json(const char *path, tess_buf *b)
+{
+    tess_buf_adds(b, "\n");
+    tess_status st = tess_buf_check(b);
+    st = st ? st : tess_file_write(path, b->data, b->n_bytes);
+    tess_buf_deinit(b);
+    return st;
+}
+
+static void add_text(tess_json_writer *w, const char *key, const char *value)
+{
+    tess_json_key(w, key);
+    tess_json_add_string(w, value);
+}
+
+static void add_int(tess_json_writer *w, const char *key, int64_t value)
+{
+    tess_json_key(w, key);
+    tess_json_add_int(w, value);
+}
+
+/* ---- configs ------------------------------------------------------------------------------- */
+
+/* One object of the model's config as a file of its own. */
+static tess_status save_part(const tess_model *m, const char *key, const char *path)
+{
+    tess_buf config = {0}, out = {0};
+    tess_json_doc *doc = NULL;
+    tess_json_writer w = {.buf = &out, .pretty = true};
+    tess__model_config_write(&m->config, &config);
+    tess_status st = tess_buf_check(&config);
+    st = st ? st : tess_json_parse(config.data, config.n_bytes, "config", &doc);
+    if (st == TESS_OK) {
+        tess_json_add_value(&w, tess_json_get(tess_json_root(doc), key));
+        st = write_json(path, &out);
+    }
+    tess_json_free(doc);
+    tess_buf_deinit(&config);
+    return st;
+}
+
+static void add_size(tess_json_writer *w, const tess_preprocess *p, const char *key, bool shortest)
+{
+    tess_json_key(w, key);
+    tess_json_begin_object(w);
+    if (shortest) {
+        add_int(w, "shortest_edge", p->width);
+    } else {
+        add_int(w, "height", p->height);
+        add_int(w, "width", p->width);
+    }
+    tess_json_end_object(w);
+}
+
+static void add_numbers(tess_json_writer *w, const char *key, const double x[3])
+{
+    tess_json_key(w, key);
+    tess_json_begin_array(w);
+    for (int i = 0; i < 3; i++) {
+        tess_json_add_real(w, x[i]);
+    }
+    tess_json_end_array(w);
+}
+
+static void add_bool(tess_json_writer *w, const char *key, bool value)
+{
+    tess_json_key(w, key);
+    tess_json_add_bool(w, value);
+}
+
+/* Hugging Face's image processors fit the shorter side and crop, or squash; they do not fit the
+ * longer side and fill. */
+static tess_status save_preprocessor(const tess_model *m, const char *path)
+{
+    const tess_preprocess *p = &m->config.preprocess;
+    const bool shortest = p->resize_mode == TESS_RESIZE_SHORTEST;
+    tess_buf out = {0};
+    tess_json_writer w = {.buf = &out, .pretty = true};
+    if (p->resize_mode == TESS_RESIZE_LONGEST) {
+        tess_log(TESS_LOG_WARN, "no preprocessor_config.json: pictures of this model are fitted by "
+                                "their longer side and filled, which it cannot say");
+        return TESS_OK;
+    }
+    tess_json_begin_object(&w);
+    add_text(&w, "image_processor_type", shortest ? "CLIPImageProcessor" : "SiglipImageProcessor");
+    add_bool(&w, "do_convert_rgb", true);
+    add_bool(&w, "do_resize", true);
+    add_size(&w, p, "size", shortest);
+    add_int(&w, "resample", p->interpolation == TESS_BICUBIC ? 3 : 2); /* Pillow's numbers */
+    add_bool(&w, "do_center_crop", shortest);
+    if (shortest) {
+        add_size(&w, p, "crop_size", false);
+    }
+    add_bool(&w, "do_rescale", true);
+    tess_json_key(&w, "rescale_factor");
+    tess_json_add_real(&w, 1.0 / 255);
+    add_bool(&w, "do_normalize", true);
+    add_numbers(&w, "image_mean", p->mean);
+    add_numbers(&w, "image_std", p->std);
+    tess_json_end_object(&w);
+    return write_json(path, &out);
+}
+
+/* ---- tokenizer ----------------------------------------------------------------------------- */
+
+static void add_token(tess_json_writer *w, const char *key, const tess_tokenizer *t, int64_t id)
+{
+    tess_bytes piece =
+        id >= 0 && id <= INT32_MAX ? tess_tokenizer_piece(t, (int32_t)id) : (tess_bytes){0};
+    char *text = piece.data ? tess_strndup((const char *)piece.data, piece.n_bytes) : NULL;
+    if (text) {
+        add_text(w, key, text);
+    }
+    w->buf->failed |= piece.data && !text;
+    tess_free(text);
+}
+
+static tess_status write_tokenizer_config(const tess_model *m, const char *path)
+{
+    const tess_text_config *c = &m->config.text;
+    tess_buf out = {0};
+    tess_json_writer w = {.buf = &out, .pretty = true};
+    tess_json_begin_object(&w);
+    add_text(&w, "tokenizer_class", "PreTrainedTokenizerFast");
+    add_int(&w, "model_max_length", c->context_length);
+    add_token(&w, "bos_token", m->tokenizer, tess_tokenizer_bos_id(m->tokenizer));
+    add_token(&w, "eos_token", m->tokenizer, c->eos_id);
+    add_token(&w, "unk_token", m->tokenizer, tess_tokenizer_unk_id(m->tokenizer));
+    add_token(&w, "pad_token", m->tokenizer, c->pad_id);
+    tess_json_end_object(&w);
+    return write_json(path, &out);
+}
+
+static tess_status copy_file(const char *from, const char *to)
+{
+    uint8_t *data = NULL;
+    size_t n = 0;
+    TESS_TRY(tess_file_read(from, (size_t)1 << 26, &data, &n));
+    const tess_status st = tess_file_write(to, data, n);
+    tess_free(data);
+    return st;
+}
+
+static tess_status save_tokenizer_config(const tess_model *m, const char *model_dir,
+                                         const char *path)
+{
+    char *theirs = model_dir ? tess_format("%s/tokenizer_config.json", model_dir) : NULL;
+    const bool copy = theirs && tess_path_exists(theirs);
+    const tess_status st = copy ? copy_file(theirs, path) : write_tokenizer_config(m, path);
+    tess_free(theirs);
+    return st;
+}
+
+static tess_status is_json(const char *path, bool *out)
+{
+    tess_bytes map = {0};
+    TESS_TRY(tess_file_map(path, &map));
+    *out = map.n_bytes > 0 && map.data[0] == '{';
+    tess_file_unmap(&map);
+    return TESS_OK;
+}
+
+/* The file that the model has, under the name that tells what it is. */
+static tess_status save_tokenizer(const tess_model *m, const tess_onnx_export *o, const char *dir)
+{
+    tess_arena a = {0};
+    bool json = false;
+    const char *path = path_in(&a, dir, "tokenizer.json");
+    const char *own = path_in(&a, dir, m->config.text.tokenizer);
+    const char *config = path_in(&a, dir, "tokenizer_config.json");
+    tess_status st = path && own && config ? tess_tokenizer_save(m->tokenizer, path) : TESS_NOMEM;
+    st = st ? st : is_json(path, &json);
+    if (st == TESS_OK && !json) {
+        tess_log(TESS_LOG_WARN,
+                 "no tokenizer.json: this model's tokenizer is %s (%s), which goes along; a "
+                 "consumer that wants tokenizer.json needs it converted",
+                 m->config.text.tokenizer, tess_tokenizer_kind(m->tokenizer));
+        st = tess_path_rename(path, own);
+    }
+    st = st ? st : save_tokenizer_config(m, o->model_dir, config);
+    tess_arena_deinit(&a);
+    return st;
+}
+
+/* ---- the directory ------------------------------------------------------------------------- */
+
+static tess_status save_summary(tess_model *m, const tess_onnx_export *o, const char *path)
+{
+    char fingerprint[33];
+    TESS_TRY(tess_model_fingerprint(m, fingerprint));
+    tess_buf b = {0};
+    tess_json_writer w = {.buf = &b, .pretty = true};
+    tess_json_begin_object(&w);
+    add_int(&w, "format", EXPORT_FORMAT);
+    add_text(&w, "tessera_version", TESS_VERSION);
+    add_text(&w, "kind", "onnx");
+    add_text(&w, "naming", tess__onnx_names(o->naming)->name);
+    add_text(&w, "precision", o->half ? "fp16" : "fp32");
+    add_text(&w, "fingerprint", fingerprint);
+    add_int(&w, "embed_dim", m->config.embed_dim);
+    tess_json_end_object(&w);
+    return write_json(path, &b);
+}
+
+static tess_status save_configs(const tess_model *m, const tess_onnx_export *o, const char *dir,
+                                tess_arena *a)
+{
+    const bool immich = o->naming == TESS_ONNX_IMMICH;
+    const char *config = path_in(a, dir, "config.json");
+    const char *pixels =
+        path_in(a, dir, immich ? "visual/preprocess_cfg.json" : "preprocessor_config.json");
+    const char *tokens = immich ? path_in(a, dir, "textual") : dir;
+    if (!config || !pixels || !tokens) {
+        return TESS_NOMEM;
+    }
+    if (immich) {
+        TESS_TRY(save_part(m, "model_cfg", config));
+        TESS_TRY(save_part(m, "preprocess_cfg", pixels));
+    } else {
+        TESS_TRY(save_preprocessor(m, pixels));
+    }
+    return save_tokenizer(m, o, tokens);
+}
+
+static tess_status make_parents(const tess_onnx_names *n, const char *dir, tess_arena *a)
+{
+    const char *files[] = {n->picture_file, n->text_file};
+    for (int i = 0; i < TESS_COUNT(files); i++) {
+        const int length = (int)(strchr(files[i], '/') - files[i]);
+        const char *path = tess_arena_format(a, "%s/%.*s", dir, length, files[i]);
+        TESS_TRY(path ? tess_dir_make(path) : TESS_NOMEM);
+    }
+    return TESS_OK;
+}
+
+static tess_status save_parts(tess_model *m, const tess_onnx_export *o, const char *dir)
+{
+    const tess_onnx_names *n = tess__onnx_names(o->naming);
+    tess_arena a = {0};
+    const char *pictures = path_in(&a, dir, n->picture_file);
+    const char *texts = path_in(&a, dir, n->text_file);
+    const char *summary = path_in(&a, dir, EXPORT_FILE);
+    tess_status st = pictures && texts && summary ? make_parents(n, dir, &a) : TESS_NOMEM;
+    st = st ? st : tess__onnx_picture_tower(m, o, pictures);
+    st = st ? st : tess__onnx_text_tower(m, o, texts);
+    st = st ? st : save_configs(m, o, dir, &a);
+    st = st ? st : save_summary(m, o, summary);
+    tess_arena_deinit(&a);
+    return st;
+}
+
+/* Only what is an export is ever replaced: a mistyped path must not cost somebody's files. */
+static tess_status check_replaceable(const char *dir)
+{
+    if (!tess_path_exists(dir)) {
+        return TESS_OK;
+    }
+    if (!tess_path_is_dir(dir)) {
+        return TESS_FAIL(TESS_INVALID, "it exists and is no directory");
+    }
+    char *mark = tess_format("%s/" EXPORT_FILE, dir);
+    const bool is_export = mark && tess_path_exists(mark);
+    tess_names found = {0};
+    tess_status st = mark ? tess_dir_list(dir, false, &found) : TESS_NOMEM;
+    if (st == TESS_OK && !is_export && found.n_names > 0) {
+        st = TESS_FAIL(TESS_INVALID,
+                       "it exists and is no export: name another, or remove it yourself");
+    }
+    tess_names_deinit(&found);
+    tess_free(mark);
+    return st;
+}
+
+static tess_status save_beside(tess_model *m, const tess_onnx_export *o, const char *dir,
+                               const char *fresh)
+{
+    TESS_TRY(check_replaceable(dir));
+    TESS_TRY(tess_dir_remove(fresh));
+    tess_status st = save_parts(m, o, fresh);
+    st = st ? st : tess_dir_replace(fresh, dir);
+    if (st) {
+        char *why = tess_strdup(tess_error());
+        const tess_status ignored = tess_dir_remove(fresh); /* what a failed export leaves */
+        (void)ignored;
+        st = why ? TESS_FAIL(st, "%s", why) : st;
+        tess_free(why);
+    }
+    return st;
+}
+
+tess_status tess_model_export_onnx(tess_model *m, const char *dir, const tess_onnx_export *o)
+{
+    size_t n = strlen(dir);
+    while (n > 1 && dir[n - 1] == '/') {
+        n--;
+    }
+    if (m->dtype != TESS_F32) {
+        return TESS_FAIL(TESS_INVALID,
+                         "exporting to %s: expected a model that is open in f32, "
+                         "found %s",
+                         dir, tess_dtype_name(m->dtype));
+    }
+    char *plain = tess_strndup(dir, n), *fresh = tess_format("%.*s.exporting", (int)n, dir);
+    const tess_status st = plain && fresh ? save_beside(m, o, plain, fresh) : TESS_NOMEM;
+    tess_free(plain);
+    tess_free(fresh);
+    return st ? tess_error_prefix(st, "exporting to %s", dir) : TESS_OK;
+}

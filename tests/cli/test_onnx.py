@@ -1,0 +1,137 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Exported models: valid for onnx.checker, and equal to `tessera embed` to 1e-4 for every kind of
+tower, batches of 1, 3 and 8, texts of several lengths and both namings; and what export refuses."""
+import json
+import os
+import sys
+
+import numpy as np
+import onnx
+import onnx_models
+import tiny
+
+sys.path.insert(0, os.path.join(tiny.ROOT, "tests", "tensor"))
+import onnx_eval  # noqa: E402
+
+LIMIT = 1e-4
+models = []
+
+
+def open_model(path):
+    m = onnx_eval.Model(path)
+    models.append(m)
+    return lambda inputs: m.run(**inputs)
+
+
+def check_variant(work, name, vision, text):
+    model = onnx_models.make(work, name, vision, text)
+    want = onnx_models.wanted(work, model)
+    for naming, more in (("immich", ()), ("optimum", ("--external-data",))):
+        out = f"{work}/{name}_{naming}"
+        onnx_models.export(model, out, naming, *more)
+        off = onnx_models.differences(want, out, naming, open_model)
+        tiny.check(f"{name}, {naming}", max(off) < LIMIT, off)
+        # Sensitive enough: other texts have other vectors.
+        spread = np.abs(want["text_vectors"][0] - want["text_vectors"][1]).max()
+        tiny.check(f"{name}: texts differ", spread > 100 * LIMIT, spread)
+    return model
+
+
+def check_inputs():
+    """The last models opened are of Optimum's naming, external."""
+    by_name = {tuple(sorted(m.inputs)): m for m in models}
+    text = by_name[("attention_mask", "input_ids")]
+    tiny.check("ids and mask are i64", set(text.types.values()) == {onnx.TensorProto.INT64})
+    tiny.check("dynamic", text.inputs["input_ids"] == ["batch_size", "sequence_length"], text.inputs)
+    tiny.check("external", len(text.external) >= 5, text.external)
+    tiny.check("i32 for Immich", by_name[("text",)].types["text"] == onnx.TensorProto.INT32)
+    tiny.check("inside otherwise", not by_name[("text",)].external)
+
+
+def check_options(work, model):
+    out = f"{work}/fixed"
+    sizes = onnx_models.export(model, out, "immich", "--batch", 4, "--precision", "fp16")
+    m = onnx_eval.Model(f"{out}/visual/model.onnx")
+    tiny.check("a fixed batch", m.inputs["image"][0] == 4, m.inputs)
+    tiny.check("sizes are said", all(os.path.getsize(f"{out}/{n}") == s for n, s in sizes.items()))
+    want = onnx_models.wanted(work, model)
+    got = m.run(image=want["pictures"][:4])["embedding"]
+    off = np.abs(got - want["picture_vectors"][:4]).max()
+    tiny.check("weights in f16 are near", 0 < off < 2e-3, off)
+    tiny.check("and half as large", sizes["visual/model.onnx"] < 90000, sizes)
+    with open(f"{out}/config.json", encoding="utf-8") as f:
+        tiny.check("config.json is model_cfg", json.load(f)["embed_dim"] == 32)
+    with open(f"{out}/visual/preprocess_cfg.json", encoding="utf-8") as f:
+        tiny.check("preprocess_cfg.json", json.load(f)["interpolation"] == "bicubic")
+    with open(f"{out}/textual/tokenizer_config.json", encoding="utf-8") as f:
+        tiny.check("tokenizer_config.json", json.load(f)["eos_token"] == "</s>")
+
+
+def refused(what, words, *args, env=None):
+    done = tiny.run("export", "onnx", *args, env=env)
+    problem = tiny.complaint(done)
+    missing = [w for w in words if w.encode() not in done.stderr]
+    tiny.check(what, not problem and not missing, f"{problem} {missing} {done.stderr[-400:]!r}")
+
+
+def check_refusals(work, model):
+    mine = f"{work}/mine"
+    os.makedirs(mine)
+    with open(f"{mine}/letter.txt", "w", encoding="utf-8") as f:
+        f.write("dear")
+    args = ("--model", model, "--out")
+    refused("somebody's directory", ["is no export"], *args, mine)
+    tiny.check("is left alone", os.listdir(mine) == ["letter.txt"])
+    refused("a file", ["is no directory"], *args, f"{mine}/letter.txt")
+    refused("a path through a file", ["letter.txt"], *args, f"{mine}/letter.txt/x")
+    refused("a model that is none", ["nowhere"], "--model", f"{work}/nowhere", "--out", f"{work}/n")
+    refused("no --out", ["--out"], "--model", model)
+    for batch in ("0", "-1", "many", "99999999999999999999", "3x", ""):
+        refused(f"--batch '{batch}'", ["dynamic"], *args, f"{work}/n", f"--batch={batch}")
+    tiny.check("nothing was made", not os.path.exists(f"{work}/n"))
+
+
+def check_faults(work, model):
+    """Exports over an older one that fail on the way: the old one stands, nothing lies beside it."""
+    out = f"{work}/faults/out"
+    os.makedirs(f"{work}/faults")
+    onnx_models.export(model, out, "immich")
+    before = tiny.tree(out)
+    n_failed = 0
+    for kind in ("write", "fsync", "rename", "alloc"):
+        n = 1
+        while n < 3000:
+            done = tiny.run("export", "onnx", "--model", model, "--out", out, "--external-data",
+                            env=tiny.environment(TESSERA_FAULT=f"{kind}:{n}"))
+            if done.returncode == 0:
+                break
+            n_failed += 1
+            what = f"{kind}:{n}"
+            tiny.check(f"{what}: one clear failure", not tiny.complaint(done), tiny.complaint(done))
+            # A directory's fsync may fail behind the exchange: then the new one stands, whole.
+            tiny.check(f"{what}: the old export stands", kind == "fsync" or tiny.tree(out) == before)
+            tiny.check(f"{what}: nothing beside it", os.listdir(f"{work}/faults") == ["out"],
+                       os.listdir(f"{work}/faults"))
+            n = n + 1 if n < 3 else n * 2
+        onnx_models.export(model, out, "immich")
+        tiny.check(f"{kind}: replaced by an export that works", tiny.tree(out) == before)
+    tiny.check("faults were met", n_failed > 15, n_failed)
+
+
+def main():
+    work = tiny.work_dir()
+    try:
+        for name, (vision, text) in onnx_models.VARIANTS.items():
+            model = check_variant(work, name, vision, text)
+        check_inputs()
+        model = f"{work}/logs/class_token/model"
+        check_options(work, model)
+        check_refusals(work, model)
+        check_faults(work, model)
+    finally:
+        tiny.remove(work)
+    tiny.finish()
+
+
+main()
