@@ -139,6 +139,69 @@ TESS_MUST_USE tess_status tess_eval_retrieval(tess_model *m, const tess_eval_opt
 void tess_eval_result_deinit(tess_eval_result *r);
 void tess_eval_result_write_json(const tess_eval_result *r, tess_json_writer *w);
 
+/* ---- evaluation tasks ----------------------------------------------------------------------- */
+
+/* The tasks of CLIP_benchmark on data in its layout, by its metrics:
+ *   zeroshot_classification  acc1, acc5, mean_per_class_recall
+ *   zeroshot_retrieval       image_retrieval_recall@K, text_retrieval_recall@K, a row per language
+ *   linear_probe             lp_acc1, lp_acc5, lp_mean_per_class_recall, and weight_decay, seed,
+ *                            fewshot_k
+ * Ties go by index.  acc5 is NaN with fewer than five classes, as there; classes without a picture
+ * do not count in the mean per class.
+ *
+ * `data` is a directory with <split>/nshards.txt and <split>/{0..n-1}.tar (with .cls or .txt beside
+ * the pictures), classnames.txt, zeroshot_classification_templates.txt and dataset_type.txt; or one
+ * with a folder for each class, below <split> or itself; for retrieval also whatever
+ * tess_dataset_open takes.  Samples without a usable picture, label or caption are left out,
+ * counted and named. */
+typedef struct tess_task_options {
+    const char *task;
+    const char *data, *dataset_type;
+    const char *split;               /* NULL: test/ where there is one, else `data` itself */
+    const char *train_split;         /* "train"; linear_probe */
+    const char *val_split;           /* NULL: a part of the training split */
+    double val_proportion;           /* that part; 0: 0.2 */
+    int64_t fewshot_k;               /* training pictures of each class; 0: all */
+    double weight_decay;             /* 0: searched for */
+    uint64_t seed;                   /* which pictures are in that part and those few */
+    const char *classes, *templates; /* files; NULL: the data set's own */
+    const char *caption_key;         /* retrieval; see tess_dataset_options */
+    const char *image_root;
+    /* Those to evaluate; none: all.  Where the data names none, the first is what the row is
+     * called ("en"). */
+    const char *const *languages;
+    int64_t n_languages;
+    const int64_t *recall_k; /* retrieval; none: 1, 5, 10 */
+    int64_t n_recall_k;
+    int64_t
+        max_captions; /* of one picture in one language, the first; 0: all, 1 of Crossmodal-3600 */
+    int workers;
+    void (*on_progress)(void *ctx, int64_t n_done, int64_t n_total); /* pictures; NULL: none */
+    void *ctx;
+} tess_task_options;
+
+typedef struct tess_task_row {
+    const char *language;
+    tess_scalar *metrics;
+    int64_t n_metrics;
+    int64_t n_pictures, n_texts; /* n_texts: captions, or classes */
+} tess_task_row;
+typedef struct tess_task_result {
+    const char *task;
+    tess_task_row *rows; /* sorted by language */
+    int64_t n_rows;
+    tess_bad_list bad; /* what was left out */
+    double seconds;
+    tess_arena arena;
+} tess_task_result;
+TESS_MUST_USE tess_status tess_task_run(tess_model *m, const tess_task_options *o,
+                                        tess_task_result *out);
+void tess_task_result_deinit(tess_task_result *r);
+/* Row i as CLIP_benchmark writes it: {"dataset","model","pretrained","task","metrics","language"};
+ * a metric that is NaN is null. */
+void tess_task_write_row(const tess_task_result *r, int64_t i, const char *dataset,
+                         const char *model, const char *pretrained, tess_json_writer *w);
+
 /* ---- a whole corpus ------------------------------------------------------------------------ */
 
 typedef struct tess_corpus_options {
