@@ -56,11 +56,21 @@ def vector(model, *what):
     return json.loads(done.stdout)
 
 
+def pictures(work, size):
+    """Paths of pictures of this size, so that no resizing comes between."""
+    dice = np.random.default_rng(7)
+    paths = [f"{work}/{size}_{i}.png" for i in range(max(BATCHES))]
+    for path in paths:
+        blocks = dice.integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(blocks).resize((size, size), Image.BILINEAR).save(path)
+    return paths
+
+
 def wanted(work, model):
     """What `tessera embed` says of the pictures and texts, and what a consumer gives the models."""
     with open(f"{model}/open_clip_config.json", encoding="utf-8") as f:
         config = json.load(f)
-    paths = [f"{work}/pictures/{i:03}.png" for i in range(max(BATCHES))]
+    paths = pictures(work, config["model_cfg"]["vision_cfg"]["image_size"])
     p = config["preprocess_cfg"]
     pixels = [(np.asarray(Image.open(path).convert("RGB"), np.float32) / 255 -
                np.asarray(p["mean"], np.float32)) / np.asarray(p["std"], np.float32)
@@ -68,7 +78,7 @@ def wanted(work, model):
     text = config["model_cfg"]["text_cfg"]
     ids = []
     for t in TEXTS:
-        done = tiny.run("tokenize", "--model", f"{work}/spm.model", "--eos", "--clean",
+        done = tiny.run("tokenize", "--model", f"{model}/{text['tokenizer']}", "--eos", "--clean",
                         "--max-length", text["context_length"], "--json", t)
         ids.append(json.loads(done.stdout)["ids"])
     return {"text_cfg": text, "pictures": np.stack(pixels).transpose(0, 3, 1, 2).astype(np.float32),
