@@ -17,11 +17,13 @@
 
 typedef struct tess_model tess_model;
 
-/* f32, bf16, or what the processor does best (bf16 with AVX-512 BF16, else f32). */
+/* f32, bf16, or what the processor does best (bf16 with AVX-512 BF16, else f32).  INT8, 8-bit
+ * weights and activations, is for embedding alone. */
 typedef enum tess_precision {
     TESS_PRECISION_AUTO,
     TESS_PRECISION_F32,
     TESS_PRECISION_BF16,
+    TESS_PRECISION_INT8,
 } tess_precision;
 
 /* Reads a config file (model_cfg, preprocess_cfg, tessera) and a tokenizer, and initialises the
@@ -51,6 +53,37 @@ tess_store *tess_model_store(const tess_model *m); /* group "param" */
 tess_dtype tess_model_dtype(const tess_model *m);  /* that the towers compute in */
 /* The config as JSON, as it is saved. */
 void tess_model_write_config(const tess_model *m, tess_buf *out);
+
+/* ---- low-bit inference --------------------------------------------------------------------- */
+
+/* Opens a model directory for embedding alone (it cannot be trained or saved).  With a packed file
+ * that belongs to the directory the weights are mapped, shared by all processes, and nothing else
+ * of them is read; `precision` AUTO takes what was packed, another only what agrees with it.
+ * Without one, or with one that is damaged or of other weights (a warning says so), the weights are
+ * loaded and packed in memory; INT8 is then measured on a few samples first, and falls back to bf16
+ * or f32 with a warning. */
+TESS_MUST_USE tess_status tess_model_open_embedder(const char *dir, tess_precision precision,
+                                                   tess_model **out);
+/* One way of packing, measured: the smallest cosine between vectors of samples and their f32
+ * vectors, and what it must be. */
+typedef struct tess_pack_candidate {
+    const char *mode; /* "int8", "bf16", ... */
+    double image_cosine, text_cosine, least_cosine;
+} tess_pack_candidate;
+#define TESS_PACK_CANDIDATES 8
+typedef struct tess_pack_report {
+    tess_pack_candidate candidates[TESS_PACK_CANDIDATES]; /* as tried; the last was taken */
+    int n_candidates;
+    int64_t n_pictures, n_texts;
+} tess_pack_report;
+/* Writes DIR/tessera_packed.bin, whole or absent: the weights packed in the smallest way that keeps
+ * the cosine (8 bits: 0.99, bf16: 0.999), none smaller than `precision` names; AUTO is INT8. */
+TESS_MUST_USE tess_status tess_model_pack(const char *dir, tess_precision precision,
+                                          tess_pack_report *out);
+/* Reads a directory's packed file against its own hash and the weights' fingerprint. */
+TESS_MUST_USE tess_status tess_model_check_pack(const char *dir);
+/* How the model's products are computed: "int8", "bf16", "f32", ... */
+const char *tess_model_mode(const tess_model *m);
 
 /* ---- embedding ---------------------------------------------------------------------------- */
 

@@ -256,7 +256,8 @@ TESS_MUST_USE tess_status tess_store_mirror(tess_store *s, const char *group, co
 void tess_store_lead(tess_store *s, bool (*leads)(const char *name));
 /* Lays out and allocates; of additions only tess_store_mirror may follow. */
 TESS_MUST_USE tess_status tess_store_allocate(tess_store *s);
-float *tess_store_group(const tess_store *s, const char *group, int64_t *out_n); /* flat run */
+float *tess_store_group(const tess_store *s, const char *group,
+                        int64_t *out_n); /* flat run; NULL when mapped */
 int64_t tess_store_n_leading(const tess_store *s, const char *group);
 int64_t tess_store_n_decayed(const tess_store *s, const char *group);
 float *tess_store_find(const tess_store *s, const char *group, const char *name,
@@ -292,6 +293,10 @@ typedef struct tess_pair {
 } tess_pair;
 TESS_MUST_USE tess_status tess_tensors_save(const char *path, const tess_tensor *tensors, int64_t n,
                                             const tess_pair *metadata, int64_t n_metadata);
+/* In place of tess_store_allocate: `group` entries are the file's own memory, which is read-only and
+ * must outlive the store.  Entries that the file lacks have no data; others must be F32 of their
+ * shape. */
+TESS_MUST_USE tess_status tess_store_map(tess_store *s, const char *group, const tess_tensors *t);
 /* Loads `group` entries from a file by name (F32, BF16, F16 converted); a name missing, extra or of
  * another shape fails with the list of all of them (as many as a message holds, and the number of
  * the rest), and the store is as before.  Prefix is put before each entry's name. */

@@ -21,6 +21,8 @@ struct tess_model {
     tess_store *store;
     tess_tokenizer *tokenizer;
     tess_dtype dtype;
+    struct tess_packs *packs; /* of a model that only embeds, or NULL */
+    char fingerprint[33];     /* as recorded with mapped packs; "": to be computed */
     tess_workspace *workspace;
     /* Plans for embedding, by shape; the least recently used one makes room. */
     tess_embed_plan picture_plans[TESS_EMBED_PLANS], text_plans[TESS_EMBED_PLANS];
@@ -40,7 +42,10 @@ tess_value tess__picture_tower(tess_graph *g, const tess_model *m, tess_value pi
                                bool recompute);
 tess_value tess__caption_tower(tess_graph *g, const tess_model *m, tess_text_input in,
                                bool recompute);
-/* Adds the leaves of both towers and of all scales to the store and allocates it. */
+/* A directory's config and tokenizer, and a store that is not laid out. */
+TESS_MUST_USE tess_status tess__model_open_config(const char *dir, tess_precision precision,
+                                                  tess_model **out);
+/* Adds the leaves of both towers and of all scales to the store. */
 TESS_MUST_USE tess_status tess__model_make_store(tess_model *m);
 void tess__model_init_params(tess_model *m, uint64_t seed);
 void tess__model_free_plans(tess_model *m);

@@ -314,7 +314,8 @@ static void write_header(tess_buf *header, const tess_tensor *const *order, int6
         at += order[i]->n_bytes;
     }
     tess_json_end_object(&w);
-    while (!header->failed && header->n_bytes % 8) {
+    /* The data begins at a cache line, where it is mapped. */
+    while (!header->failed && (8 + header->n_bytes) % 64) {
         tess_buf_adds(header, " ");
     }
 }

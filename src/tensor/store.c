@@ -16,6 +16,7 @@ typedef struct entry {
     char *name;
     tess_shape shape;
     int64_t offset;
+    float *mapped; /* read-only memory that another owns, in place of the run */
 } entry;
 
 typedef struct group {
@@ -59,6 +60,12 @@ static tess_status add_group(tess_store *s, const char *name, group **out)
     s->n_groups++;
     *out = g;
     return TESS_OK;
+}
+
+/* NULL: neither laid out nor mapped. */
+static float *data_of(const group *g, const entry *e)
+{
+    return e->mapped ? e->mapped : g->data ? g->data + e->offset : NULL;
 }
 
 static entry *find_entry(const group *g, const char *name)
@@ -215,6 +222,27 @@ tess_status tess_store_allocate(tess_store *s)
     return TESS_OK;
 }
 
+tess_status tess_store_map(tess_store *s, const char *group_name, const tess_tensors *t)
+{
+    const group *g = find_group(s, group_name);
+    if (!g || g->data) {
+        return TESS_FAIL(TESS_INVALID, "store: no group %s to map, or it is laid out", group_name);
+    }
+    for (size_t i = 0; i < g->n_entries; i++) {
+        entry *e = &g->entries[i];
+        const tess_tensor *x = tess_tensors_find(t, e->name);
+        if (!x) {
+            continue;
+        }
+        if (strcmp(x->dtype, "F32") != 0 || !tess_shape_equal(&x->shape, &e->shape)) {
+            return TESS_FAIL(TESS_FORMAT, "%s: expected F32 in the model's shape", e->name);
+        }
+        e->mapped = (float *)(uintptr_t)x->data;
+    }
+    s->allocated = true;
+    return TESS_OK;
+}
+
 float *tess_store_group(const tess_store *s, const char *name, int64_t *out_n)
 {
     const group *g = s ? find_group(s, name) : NULL;
@@ -245,7 +273,7 @@ float *tess_store_find(const tess_store *s, const char *group_name, const char *
     if (out_shape) {
         *out_shape = e->shape;
     }
-    return g->data + e->offset;
+    return data_of(g, e);
 }
 
 int64_t tess_store_n_entries(const tess_store *s, const char *name)
@@ -261,7 +289,7 @@ const char *tess_store_entry(const tess_store *s, const char *name, int64_t i, f
     if (!g || i < 0 || (size_t)i >= g->n_entries) {
         return NULL;
     }
-    *out_data = g->data + g->entries[i].offset;
+    *out_data = data_of(g, &g->entries[i]);
     *out_shape = g->entries[i].shape;
     return g->entries[i].name;
 }

@@ -24,6 +24,11 @@ tess_value tess_linear(tess_graph *g, tess_value x, tess_value w, tess_linear_op
     return TESS_NODE(g, &tess__op_linear, &a, x, w, o.bias, o.residual);
 }
 
+bool tess__linear_relu(const void *attrs)
+{
+    return ((const linear_attrs *)attrs)->relu;
+}
+
 static tess_status infer(tess_infer *c)
 {
     const linear_attrs *a = c->attrs;

@@ -5,6 +5,7 @@
  *   that of x or dy.  Deterministic; one pass. */
 #include "tensor/onnx.h"
 #include "tensor/parallel.h"
+#include "tensor/products.h"
 
 #include <math.h>
 
@@ -28,6 +29,11 @@ tess_value tess_unary(tess_graph *g, tess_value x, tess_unary_kind kind)
 {
     const unary_attrs a = {.kind = kind};
     return TESS_NODE(g, &tess__op_unary, &a, x);
+}
+
+tess_unary_kind tess__unary_kind_of(const void *attrs)
+{
+    return ((const unary_attrs *)attrs)->kind;
 }
 
 static tess_status infer(tess_infer *c)
