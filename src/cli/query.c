@@ -5,20 +5,20 @@
 #include <string.h>
 
 static tess_status open_model(const tess_index *ix, const char *index_dir, const char *model_dir,
-                              tess_model **out)
+                              tess_precision precision, tess_model **out)
 {
     const char *recorded = tess_index_model(ix);
     if (model_dir) {
-        return tess_model_open(model_dir, TESS_PRECISION_AUTO, out);
+        return tess_model_open_embedder(model_dir, precision, out);
     }
     if (!recorded) {
         return TESS_FAIL(TESS_INVALID, "%s names no model: give --model DIR", index_dir);
     }
     if (recorded[0] == '/') {
-        return tess_model_open(recorded, TESS_PRECISION_AUTO, out);
+        return tess_model_open_embedder(recorded, precision, out);
     }
     char *beside = tess_format("%s/%s", index_dir, recorded);
-    tess_status st = beside ? tess_model_open(beside, TESS_PRECISION_AUTO, out) : TESS_NOMEM;
+    tess_status st = beside ? tess_model_open_embedder(beside, precision, out) : TESS_NOMEM;
     tess_free(beside);
     return st;
 }
@@ -36,13 +36,13 @@ static tess_status check_fingerprint(const tess_index *ix, const char *index_dir
     return TESS_OK;
 }
 
-tess_status cli_open_index(const char *index_dir, const char *model_dir, tess_index **out_index,
-                           tess_model **out_model)
+tess_status cli_open_index(const char *index_dir, const char *model_dir, tess_precision precision,
+                           tess_index **out_index, tess_model **out_model)
 {
     *out_index = NULL;
     *out_model = NULL;
     tess_status st = tess_index_open(index_dir, NULL, out_index);
-    st = st ? st : open_model(*out_index, index_dir, model_dir, out_model);
+    st = st ? st : open_model(*out_index, index_dir, model_dir, precision, out_model);
     st = st ? st : check_fingerprint(*out_index, index_dir, *out_model);
     if (st) {
         tess_index_close(*out_index);

@@ -10,6 +10,7 @@
  * names (a relative path starts in the index).  A model with another
  * fingerprint is refused.  On failure both are NULL. */
 TESS_MUST_USE tess_status cli_open_index(const char *index_dir, const char *model_dir,
-                                         tess_index **out_index, tess_model **out_model);
+                                         tess_precision precision, tess_index **out_index,
+                                         tess_model **out_model);
 
 #endif

@@ -4,6 +4,7 @@
  *   OUT/img_emb/img_emb_0.npy         (N,Z) f32, row order is the join key
  *   OUT/metadata/metadata_0.jsonl     {"key","path","offset","bytes"} a row
  */
+#include "cli/precision.h"
 #include "cli/progress.h"
 #include "cli/verbs.h"
 
@@ -12,7 +13,7 @@
 #include <string.h>
 
 typedef struct embed_values {
-    const char *model, *data, *dataset_type, *out, *text, *image;
+    const char *model, *data, *dataset_type, *out, *text, *image, *precision;
     int64_t workers;
 } embed_values;
 
@@ -60,6 +61,7 @@ static const cli_option embed_options[] = {
      CLI_AT(embed_values, workers),
      .value = "N",
      .help = "Loader threads"},
+    CLI_PRECISION(embed_values),
 };
 
 /* ---- one vector ---------------------------------------------------------------------------- */
@@ -231,7 +233,7 @@ static tess_status run_embed(cli_command *cmd)
     }
     tess_model *m = NULL;
     tess_compute_threads(0);
-    tess_status st = tess_model_open(v->model, TESS_PRECISION_AUTO, &m);
+    tess_status st = tess_model_open_embedder(v->model, cli_precision_of(v->precision), &m);
     st = st ? st : v->data ? embed_corpus(cmd, m) : embed_one(v, m);
     tess_model_free(m);
     return st;

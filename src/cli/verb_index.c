@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera index build, index info. */
+#include "cli/precision.h"
 #include "cli/progress.h"
 #include "cli/verbs.h"
 
@@ -10,7 +11,7 @@
 #include <string.h>
 
 typedef struct build_values {
-    const char *model, *data, *dataset_type, *caption_key, *out, *factory;
+    const char *model, *data, *dataset_type, *caption_key, *out, *factory, *precision;
     int64_t workers;
     bool replace;
 } build_values;
@@ -63,6 +64,7 @@ static const cli_option build_options[] = {
      CLI_AT(build_values, workers),
      .value = "N",
      .help = "Loader threads"},
+    CLI_PRECISION(build_values),
 };
 
 typedef struct build {
@@ -232,7 +234,7 @@ static tess_status run_build(cli_command *cmd)
     tess_model *m = NULL;
     build b = {.quiet = cmd->common.quiet, .color = cmd->common.color};
     tess_compute_threads(0);
-    tess_status st = tess_model_open(v->model, TESS_PRECISION_AUTO, &m);
+    tess_status st = tess_model_open_embedder(v->model, cli_precision_of(v->precision), &m);
     st = st ? st : build_index(cmd, m, &b);
     tess_buf_deinit(&b.captions);
     tess_model_free(m);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera search: pictures by words, by a picture, or by both. */
+#include "cli/precision.h"
 #include "cli/query.h"
 #include "cli/verbs.h"
 
@@ -10,7 +11,7 @@
 #include <string.h>
 
 typedef struct search_values {
-    const char *index, *model, *text, *image;
+    const char *index, *model, *text, *image, *precision;
     double text_weight, image_weight;
     int64_t k;
 } search_values;
@@ -63,6 +64,7 @@ static const cli_option search_options[] = {
      CLI_AT(search_values, k),
      .value = "N",
      .help = "How many results"},
+    CLI_PRECISION(search_values),
 };
 
 static void add_scaled(float *sum, const float *x, double weight, int64_t n)
@@ -178,7 +180,7 @@ static tess_status search(cli_command *cmd, const char *text)
     double start = tess_seconds();
     tess_model *m = NULL;
     tess_index *ix = NULL;
-    tess_status st = cli_open_index(v->index, v->model, &ix, &m);
+    tess_status st = cli_open_index(v->index, v->model, cli_precision_of(v->precision), &ix, &m);
     float *query = NULL;
     tess_hit *hits = NULL;
     int64_t n_hits = 0;

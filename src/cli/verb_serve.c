@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera serve: an index and its model behind HTTP, until a signal. */
+#include "cli/precision.h"
 #include "cli/query.h"
 #include "cli/verbs.h"
 
@@ -8,7 +9,7 @@
 #include <time.h>
 
 typedef struct serve_values {
-    const char *model, *host;
+    const char *model, *host, *precision;
     int64_t port, max_body_mb;
 } serve_values;
 
@@ -43,6 +44,7 @@ static const cli_option serve_options[] = {
      CLI_AT(serve_values, max_body_mb),
      .value = "MB",
      .help = "Largest request"},
+    CLI_PRECISION(serve_values),
 };
 
 /* The model computes with all cores for one query at a time: the server has one worker. */
@@ -105,7 +107,8 @@ static tess_status run_serve(cli_command *cmd)
     tess_index *ix = NULL;
     tess_model *m = NULL;
     tess_compute_threads(0);
-    tess_status st = cli_open_index(cmd->args[0], v->model, &ix, &m);
+    tess_status st =
+        cli_open_index(cmd->args[0], v->model, cli_precision_of(v->precision), &ix, &m);
     st = st ? st : serve(cmd, ix, m);
     tess_index_close(ix);
     tess_model_free(m);

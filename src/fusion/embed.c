@@ -4,7 +4,7 @@
  * A plan is made for each shape and kept; shapes are rounded up (pictures and segments to a power
  * of two, token rows to an eighth of one) so that a handful of plans serve every call.  What the
  * rounding adds are empty segments and rows beyond the last segment, which change nothing. */
-#include "fusion/model.h"
+#include "fusion/packs.h"
 
 #include <string.h>
 
@@ -59,8 +59,10 @@ static tess_embed_plan *find_plan(tess_model *m, tess_embed_plan *plans, int64_t
 
 static tess_status finish_plan(tess_model *m, tess_embed_plan *p)
 {
-    tess_status st =
-        tess_plan_build(p->graph, &p->out, 1, tess_device_cpu(), m->store, m->workspace, &p->plan);
+    tess_status st = m->packs ? tess__packs_lower(m->packs, &p->graph, &p->out) : TESS_OK;
+    st = st ? st
+            : tess_plan_build(p->graph, &p->out, 1, tess_device_cpu(), m->store, m->workspace,
+                              &p->plan);
     if (st) {
         free_plan(p);
     }

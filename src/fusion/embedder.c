@@ -109,10 +109,11 @@ static tess_status find_packs(const char *dir, const char *path, tess_precision 
     if (usable && !match->stamped) {
         st = fingerprint_of(dir, now);
         usable = st == TESS_OK && strcmp(now, match->fingerprint) == 0;
-        tess_log(TESS_LOG_WARN, usable ? "%s: its files' times changed, their content did not; "
-                                         "tessera pack makes it open at once again"
-                                       : "%s: made from other weights: not used; tessera pack "
-                                         "makes it anew",
+        tess_log(TESS_LOG_WARN,
+                 usable ? "%s: its files' times changed, their content did not; "
+                          "tessera pack makes it open at once again"
+                        : "%s: made from other weights: not used; tessera pack "
+                          "makes it anew",
                  path);
     }
     if (!usable) {

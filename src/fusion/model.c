@@ -3,6 +3,7 @@
 #include "fusion/model.h"
 
 #include "fusion/layout.h"
+#include "fusion/packs.h"
 
 #include <string.h>
 
@@ -71,13 +72,14 @@ tess_status tess__model_make_store(tess_model *m)
     st = st ? st : tess_store_add_graph(m->store, g, "param");
     tess_graph_free(g);
     tess_store_lead(m->store, tess__is_hidden);
-    return st ? st : tess_store_allocate(m->store);
+    return st;
 }
 
 static tess_dtype choose_dtype(tess_precision precision)
 {
     bool fast_bf16 = tess_isa_get() >= TESS_ISA_AVX512BF16;
-    bool bf16 = precision == TESS_PRECISION_BF16 || (precision == TESS_PRECISION_AUTO && fast_bf16);
+    bool chosen = precision == TESS_PRECISION_AUTO || precision == TESS_PRECISION_INT8;
+    bool bf16 = precision == TESS_PRECISION_BF16 || (chosen && fast_bf16);
     return bf16 ? TESS_BF16 : TESS_F32;
 }
 
@@ -137,6 +139,7 @@ tess_status tess_model_new(const char *config_path, const char *tokenizer_path, 
     *out = NULL;
     tess_model *m = NULL;
     tess_status st = make(config_path, tokenizer_path, precision, &m);
+    st = st ? st : tess_store_allocate(m->store);
     if (st) {
         tess_model_free(m);
         return st;
@@ -154,6 +157,7 @@ void tess_model_free(tess_model *m)
     tess__model_free_plans(m);
     tess_workspace_free(m->workspace);
     tess_store_free(m->store);
+    tess__packs_free(m->packs);
     tess_tokenizer_close(m->tokenizer);
     tess_resizer_free(m->resizer);
     tess_picture_deinit(&m->picture);
@@ -200,6 +204,10 @@ static void describe_towers(const tess_model *m, tess_buf *out)
 
 tess_status tess_model_fingerprint(tess_model *m, char out[33])
 {
+    if (m->fingerprint[0]) {
+        memcpy(out, m->fingerprint, sizeof m->fingerprint);
+        return TESS_OK;
+    }
     char weights[33];
     TESS_TRY(hash_weights(m, weights));
     tess_buf towers = {0};
@@ -327,6 +335,9 @@ static tess_status save_beside(tess_model *m, const char *dir, const char *fresh
 
 tess_status tess_model_save(tess_model *m, const char *dir)
 {
+    if (m->packs) {
+        return TESS_FAIL(TESS_INVALID, "saving model %s: it was opened for embedding alone", dir);
+    }
     size_t n = strlen(dir);
     while (n > 1 && dir[n - 1] == '/') {
         n--;
@@ -372,6 +383,21 @@ static tess_status check_summary(tess_model *m, const char *path)
     return st;
 }
 
+tess_status tess__model_open_config(const char *dir, tess_precision precision, tess_model **out)
+{
+    *out = NULL;
+    char *config = tess_format("%s/" CONFIG_FILE, dir);
+    tess_model *m = NULL;
+    const tess_status st = config ? make(config, NULL, precision, &m) : TESS_NOMEM;
+    tess_free(config);
+    if (st) {
+        tess_model_free(m);
+        return st;
+    }
+    *out = m;
+    return TESS_OK;
+}
+
 tess_status tess_model_open(const char *dir, tess_precision precision, tess_model **out)
 {
     *out = NULL;
@@ -380,11 +406,11 @@ tess_status tess_model_open(const char *dir, tess_precision precision, tess_mode
     }
     tess_model *m = NULL;
     tess_arena paths = {0};
-    const char *config = tess_arena_format(&paths, "%s/" CONFIG_FILE, dir);
     const char *weights = tess_arena_format(&paths, "%s/" WEIGHTS_FILE, dir);
     const char *summary = tess_arena_format(&paths, "%s/" SUMMARY_FILE, dir);
-    tess_status st = config && weights && summary ? TESS_OK : TESS_NOMEM;
-    st = st ? st : make(config, NULL, precision, &m);
+    tess_status st = weights && summary ? TESS_OK : TESS_NOMEM;
+    st = st ? st : tess__model_open_config(dir, precision, &m);
+    st = st ? st : tess_store_allocate(m->store);
     st = st ? st : load_weights(m, weights);
     if (st == TESS_OK && tess_path_exists(summary)) {
         st = check_summary(m, summary);
@@ -440,6 +466,11 @@ const tess_tokenizer *tess_model_tokenizer(const tess_model *m)
 tess_store *tess_model_store(const tess_model *m)
 {
     return m->store;
+}
+
+const char *tess_model_mode(const tess_model *m)
+{
+    return m->packs ? tess__pack_mode_name(tess__packs_mode(m->packs)) : tess_dtype_name(m->dtype);
 }
 
 tess_dtype tess_model_dtype(const tess_model *m)

@@ -85,9 +85,9 @@ static tess_status add_packed(contents *c, const char *name, const tess_packed *
 {
     const int64_t panels = tess__packed_n_panels(w->n);
     const int64_t per = (int64_t)(sizeof(uint32_t) / tess_dtype_bytes(w->kind));
-    TESS_TRY(add_tensor(
-        c, "panels:", name, w->kind,
-        TESS_SHAPE_OF(panels, tess__packed_groups(w->kind, w->k), TESS_PANEL, per), w->panels));
+    TESS_TRY(add_tensor(c, "panels:", name, w->kind,
+                        TESS_SHAPE_OF(panels, tess__packed_groups(w->kind, w->k), TESS_PANEL, per),
+                        w->panels));
     if (w->kind != TESS_I8) {
         return TESS_OK;
     }

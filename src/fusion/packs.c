@@ -112,8 +112,9 @@ static bool has_count(const tess_tensor *t, const char *dtype, int64_t n)
 
 static tess_dtype dtype_of(const tess_tensor *t)
 {
-    return strcmp(t->dtype, "I8") == 0 ? TESS_I8 : strcmp(t->dtype, "BF16") == 0 ? TESS_BF16
-                                                                                 : TESS_F32;
+    return strcmp(t->dtype, "I8") == 0     ? TESS_I8
+           : strcmp(t->dtype, "BF16") == 0 ? TESS_BF16
+                                           : TESS_F32;
 }
 
 static tess_status map_parameter(tess_packs *p, const tess_product *product, pack *item)

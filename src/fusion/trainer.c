@@ -333,6 +333,9 @@ static tess_status add_states(tess_store *s)
 tess_status tess_trainer_new(tess_model *m, const tess_trainer_options *o, tess_trainer **out)
 {
     *out = NULL;
+    if (m->packs) {
+        return TESS_FAIL(TESS_INVALID, "the model was opened for embedding alone");
+    }
     TESS_TRY(check_options(m, o));
     tess_trainer *t = tess_alloc(sizeof *t);
     if (!t) {

@@ -11,6 +11,7 @@
 #ifndef TESSERA_TENSOR_PACKED_H
 #define TESSERA_TENSOR_PACKED_H
 
+#include "tensor/kernels.h"
 #include "tensor/op.h"
 
 #define TESS_PACKED_MAX_K 65536 /* 255 * 127 * k stays below 2^31 */
