@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "tessera/tensor.h"
@@ -234,6 +235,50 @@ static void test_half_types(void **state)
     assert_true(isnan(tess_f32_from_bf16(tess_bf16_from_f32(payload))));
 }
 
+/* Mapped entries are the file's bytes, and what a copy of it holds. */
+static void test_mapped(void **state)
+{
+    (void)state;
+    float w[15], bias[3] = {1, 2, 3};
+    for (int i = 0; i < 15; i++) {
+        w[i] = (float)i / 7;
+    }
+    const tess_tensor tensors[] = {
+        {"w", "F32", {2, {3, 5}}, (const uint8_t *)w, sizeof w},
+        {"bias", "F32", {1, {3}}, (const uint8_t *)bias, sizeof bias},
+    };
+    char path[] = "/tmp/tessera-mapped-XXXXXX";
+    const int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(tess_tensors_save(path, tensors, 2, NULL, 0), TESS_OK);
+    tess_tensors *t = NULL;
+    assert_int_equal(tess_tensors_open(path, &t), TESS_OK);
+    tess_store *s = tess_store_new();
+    int64_t n;
+    tess_shape shape;
+    assert_int_equal(tess_store_map(s, "param", t), TESS_INVALID);
+    for (int64_t i = 0; i < TESS_COUNT(entries); i++) {
+        assert_int_equal(tess_store_add(s, "param", entries[i].name, entries[i].shape), TESS_OK);
+    }
+    assert_int_equal(tess_store_map(s, "param", t), TESS_OK);
+    assert_ptr_equal(tess_store_find(s, "param", "w", &shape), tess_tensors_find(t, "w")->data);
+    assert_memory_equal(tess_store_find(s, "param", "w", NULL), w, sizeof w);
+    assert_memory_equal(tess_store_find(s, "param", "bias", NULL), bias, sizeof bias);
+    assert_null(tess_store_find(s, "param", "conv", &shape));
+    assert_int_equal(shape.rank, 4);
+    assert_null(tess_store_group(s, "param", &n));
+    assert_int_equal((uintptr_t)tess_tensors_at(t, 0)->data % 64, 0);
+    tess_store_free(s);
+
+    s = tess_store_new();
+    assert_int_equal(tess_store_add(s, "param", "w", TESS_SHAPE_OF(5, 3)), TESS_OK);
+    assert_int_equal(tess_store_map(s, "param", t), TESS_FORMAT);
+    tess_store_free(s);
+    tess_tensors_free(t);
+    assert_int_equal(unlink(path), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -244,6 +289,7 @@ int main(void)
         cmocka_unit_test(test_misfits_are_all_listed),
         cmocka_unit_test(test_long_lists_end_in_a_number),
         cmocka_unit_test(test_half_types),
+        cmocka_unit_test(test_mapped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -149,51 +149,86 @@ static void (*const tiles[N_KINDS][MR])(const tile *) = {TILES(ones), TILES(pair
 
 /* ---- the epilogue -------------------------------------------------------------------------- */
 
-/* Integer sums of rows shifted by `zero`, back to numbers. */
-INLINE void scale_sums(const tess_packed_args *p, float *x, int64_t row)
+/* Rounded to bf16, where the processor does it flushing numbers below 2^-126 to zero. */
+INLINE void store_vec(void *y, int64_t j, vf x, bool bf16)
 {
-    const float scale = p->a_scale[row];
-    const int32_t zero = p->a_zero[row];
-    for (int64_t j = 0; j < PANEL; j += LANES) {
-        const vi sum = *(const vi *)(x + j) - zero * *(const vi *)(p->b_sum + j);
-        *(vf *)(x + j) = __builtin_convertvector(sum, vf) * (scale * *(const vf *)(p->b_scale + j));
-    }
-}
-
-INLINE void store_body(const tess_packed_args *p, const float *x, int64_t row, bool bf16)
-{
-    void *y = at_mut(p->y, row * p->y_row, bf16);
-    if (!p->residual) {
-#pragma omp simd
-        for (int64_t j = 0; j < p->cols; j++) {
-            store1(y, j, x[j], bf16);
-        }
+    if (!bf16) {
+        *(vf *)((float *)y + j) = x;
         return;
     }
-    const void *r = at(p->residual, row * p->y_row, bf16);
-#pragma omp simd
-    for (int64_t j = 0; j < p->cols; j++) {
-        store1(y, j, x[j] + load1(r, j, bf16), bf16);
+#if defined(__AVX512BF16__)
+    *(vh *)((uint16_t *)y + j) = (vh)_mm512_cvtneps_pbh((__m512)x);
+#else
+    const vu u = (vu)x, nan = (vu)(x != x);
+    const vu r = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    *(vh *)((uint16_t *)y + j) =
+        __builtin_convertvector((r & ~nan) | (((u >> 16) | 0x40u) & nan), vh);
+#endif
+}
+
+INLINE vf load_vec(const void *x, int64_t j, bool bf16)
+{
+    if (bf16) {
+        const vh h = *(const vh *)((const uint16_t *)x + j);
+        return (vf)(__builtin_convertvector(h, vu) << 16);
+    }
+    return *(const vf *)((const float *)x + j);
+}
+
+/* Sums become numbers: those of bytes are of rows shifted by `zero`, in units of both scales. */
+INLINE vf number(const tess_packed_args *p, const float *x, int64_t row, int64_t j,
+                 const float *bias, const bool bytes)
+{
+    vf v = *(const vf *)(x + j);
+    if (bytes) {
+        const vi sum = (vi)v - p->a_zero[row] * *(const vi *)(p->b_sum + j);
+        v = __builtin_convertvector(sum, vf) * (p->a_scale[row] * *(const vf *)(p->b_scale + j));
+    }
+    return v + *(const vf *)(bias + j);
+}
+
+INLINE void store_row(const tess_packed_args *p, const float *x, int64_t row, bool bf16)
+{
+    void *y = at_mut(p->y, row * p->y_row, bf16);
+    const void *r = p->residual ? at(p->residual, row * p->y_row, bf16) : NULL;
+    int64_t j = 0;
+    for (; j + LANES <= p->cols; j += LANES) {
+        vf v = *(const vf *)(x + j);
+        if (r) {
+            v += load_vec(r, j, bf16);
+        }
+        store_vec(y, j, v, bf16);
+    }
+    for (; j < p->cols; j++) {
+        store1(y, j, r ? x[j] + load1(r, j, bf16) : x[j], bf16);
     }
 }
 
-static void finish(const tess_packed_args *p, float *sums, int64_t row, int64_t mr)
+INLINE void finish_body(const tess_packed_args *p, float *sums, int64_t row, int64_t mr,
+                        const float *bias, const bool bytes)
 {
     for (int64_t i = 0; i < mr; i++) {
         float *x = sums + i * PANEL;
-        if (p->kind == TESS_I8) {
-            scale_sums(p, x, row + i);
-        }
-#pragma omp simd
-        for (int64_t j = 0; j < (p->bias ? p->cols : 0); j++) {
-            x[j] += p->bias[j];
+#pragma GCC unroll 4
+        for (int64_t j = 0; j < PANEL; j += LANES) {
+            *(vf *)(x + j) = number(p, x, row + i, j, bias, bytes);
         }
     }
     if (p->unary) {
         p->unary(p->act, TESS_F32, sums, sums, mr * PANEL);
     }
     for (int64_t i = 0; i < mr; i++) {
-        BY_DTYPE(p->dtype, store_body, p, sums + i * PANEL, row + i);
+        BY_DTYPE(p->dtype, store_row, p, sums + i * PANEL, row + i);
+    }
+}
+
+static void finish(const tess_packed_args *p, float *sums, int64_t row, int64_t mr,
+                   const float *bias)
+{
+    if (p->kind == TESS_I8) {
+        finish_body(p, sums, row, mr, bias, true);
+    } else {
+        finish_body(p, sums, row, mr, bias, false);
     }
 }
 
@@ -204,6 +239,10 @@ static void packed_panel(const tess_packed_args *p)
     const int64_t most = LANES == 16 || kind == ONES ? MR : 4;
     const int64_t n_tiles = (p->rows + most - 1) / most;
     float sums[MR * PANEL] __attribute__((aligned(64)));
+    float bias[PANEL] __attribute__((aligned(64))) = {0};
+    if (p->bias) {
+        memcpy(bias, p->bias, (size_t)p->cols * sizeof *bias);
+    }
     for (int64_t row = 0, n = 0; row < p->rows; row += most, n++) {
         const int64_t mr = p->rows - row < most ? p->rows - row : most;
         for (int64_t j = 0; j < p->cols; j += NR * LANES) {
@@ -219,20 +258,11 @@ static void packed_panel(const tess_packed_args *p)
             }
             tiles[kind][mr - 1](&t);
         }
-        finish(p, sums, row, mr);
+        finish(p, sums, row, mr, bias);
     }
 }
 
 /* ---- activations to bytes ------------------------------------------------------------------ */
-
-INLINE vf load_floats(const void *x, int64_t i, bool bf16)
-{
-    if (bf16) {
-        const vh h = *(const vh *)((const uint16_t *)x + i);
-        return (vf)(__builtin_convertvector(h, vu) << 16);
-    }
-    return *(const vf *)((const float *)x + i);
-}
 
 /* To the nearest integer, ties to even: as lrintf. */
 INLINE vi round_vec(vf x)
@@ -252,21 +282,40 @@ INLINE vi round_vec(vf x)
 #endif
 }
 
-INLINE vf pick(vi which, vf a, vf b)
+INLINE vf less_of(vf a, vf b)
 {
-    return (vf)((which & (vi)a) | (~which & (vi)b));
+#if LANES == 16
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#else
+    const vi less = a < b;
+    return (vf)((less & (vi)a) | (~less & (vi)b));
+#endif
+}
+
+INLINE vf more_of(vf a, vf b)
+{
+#if LANES == 16
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    const vi more = a > b;
+    return (vf)((more & (vi)a) | (~more & (vi)b));
+#endif
 }
 
 /* The least and the greatest of a row and 0. */
 INLINE void row_range(const void *x, int64_t width, bool bf16, float *out_low, float *out_high)
 {
-    vf low = {0}, high = {0};
+    vf low = {0}, high = {0}, low2 = {0}, high2 = {0};
     int64_t j = 0;
-    for (; j + LANES <= width; j += LANES) {
-        const vf v = load_floats(x, j, bf16);
-        low = pick(v < low, v, low);
-        high = pick(v > high, v, high);
+    for (; j + 2 * LANES <= width; j += 2 * LANES) {
+        const vf v = load_vec(x, j, bf16), w = load_vec(x, j + LANES, bf16);
+        low = less_of(v, low);
+        high = more_of(v, high);
+        low2 = less_of(w, low2);
+        high2 = more_of(w, high2);
     }
+    low = less_of(low, low2);
+    high = more_of(high, high2);
     float lo = 0.0f, hi = 0.0f;
     for (int l = 0; l < LANES; l++) {
         lo = low[l] < lo ? low[l] : lo;
@@ -281,14 +330,17 @@ INLINE void row_range(const void *x, int64_t width, bool bf16, float *out_low, f
     *out_high = hi;
 }
 
+/* Never below 0, since rounding is monotonous and odd; 256 is possible.  What is no number becomes
+ * some byte. */
 INLINE vb bytes_of(vf x, float inverse, int32_t zero)
 {
-    vi q = round_vec(x * inverse) + zero;
-    const vi low = q > 0;
-    q &= low;
-    const vi high = q > 255;
-    q = (high & 255) | (~high & q);
-    return __builtin_convertvector(q, vb);
+    const vi q = round_vec(x * inverse) + zero;
+#if LANES == 16
+    return (vb)_mm512_cvtusepi32_epi8((__m512i)q);
+#else
+    const vi high = (vi)((vu)q > 255u);
+    return __builtin_convertvector((high & 255) | (~high & q), vb);
+#endif
 }
 
 INLINE void quantise_body(uint8_t *q, int64_t q_row, float *scale, int32_t *zero, const void *x,
@@ -305,7 +357,7 @@ INLINE void quantise_body(uint8_t *q, int64_t q_row, float *scale, int32_t *zero
         zero[r] = z[0];
         int64_t j = 0;
         for (; j + LANES <= width; j += LANES) {
-            *(vb *)(qr + j) = bytes_of(load_floats(xr, j, bf16), inverse, zero[r]);
+            *(vb *)(qr + j) = bytes_of(load_vec(xr, j, bf16), inverse, zero[r]);
         }
         float rest[LANES] = {0};
         for (int64_t l = 0; j + l < width; l++) {
