@@ -138,6 +138,49 @@ typedef struct tess_onnx_export {
 TESS_MUST_USE tess_status tess_model_export_onnx(tess_model *m, const char *dir,
                                                  const tess_onnx_export *o);
 
+/* ---- low-rank adapters -------------------------------------------------------------------- */
+
+/* Adapters (LoRA, Hu et al. 2021) add factor * B A to chosen weights, B (M,r) and A (r,K), and
+ * leave the weights alone.  They live in directories as PEFT writes them: adapter_config.json and
+ * adapter_model.safetensors, whose keys are "base_model.model.<module>.lora_A.weight" and lora_B,
+ * with the module names of OpenCLIP or of Hugging Face CLIP; those of one directory are of one
+ * kind. A model takes adapters once: several at a time to use, or a fresh one to train. */
+typedef enum tess_lora_names {
+    TESS_LORA_AUTO,     /* where the target matches: OpenCLIP first */
+    TESS_LORA_OPENCLIP, /* visual.transformer.resblocks.0.mlp.c_fc */
+    TESS_LORA_HF,       /* vision_model.encoder.layers.0.self_attn.q_proj */
+} tess_lora_names;
+typedef struct tess_lora_options {
+    int64_t rank;         /* 1 or more */
+    double alpha;         /* factor = alpha / rank; 0: alpha = rank */
+    bool rank_stabilized; /* factor = alpha / sqrt(rank) (Kalajdzievski 2023) */
+    /* Module names to adapt, joined with commas; '*' and '?' stand for anything, and a name stands
+     * for every module that ends in it behind a dot.  "all-linear": every linear layer.  NULL:
+     * "q_proj,v_proj". */
+    const char *target;
+    tess_lora_names names;
+    const char *base; /* what adapter_config.json calls the base; NULL: "" */
+} tess_lora_options;
+/* A fresh adapter to train: A uniform as PEFT draws it, from the seed; B zero, so that nothing
+ * changes yet.  From then on the base is frozen: a trainer moves group "lora" only.  A target that
+ * matches nothing is refused with the names that there are. */
+TESS_MUST_USE tess_status tess_model_add_lora(tess_model *m, const tess_lora_options *o,
+                                              uint64_t seed);
+/* Adapters to use, each "DIR" or "DIR:WEIGHT" (a factor of its own, 1).  Refused: names or shapes
+ * that this model has not, each listed; what is not plain LoRA, by the name of its setting; numbers
+ * that are not finite. */
+TESS_MUST_USE tess_status tess_model_adapt(tess_model *m, const char *const *specs, size_t n);
+bool tess_model_has_adapters(const tess_model *m);
+/* The fingerprint of the model without its adapters; "" when it has none. */
+const char *tess_model_base(const tess_model *m);
+/* Writes the adapter of tess_model_add_lora, whole or absent; an existing one is replaced. */
+TESS_MUST_USE tess_status tess_model_save_adapter(tess_model *m, const char *dir);
+/* Its two files into a directory that exists, and back, bit for bit. */
+TESS_MUST_USE tess_status tess_model_write_adapter(tess_model *m, const char *dir);
+TESS_MUST_USE tess_status tess_model_read_adapter(tess_model *m, const char *dir);
+/* Adds the products to the weights; the model then has no adapters. */
+TESS_MUST_USE tess_status tess_model_merge_adapters(tess_model *m);
+
 /* ---- training ----------------------------------------------------------------------------- */
 
 /* A contrastive objective between pictures and texts, or between texts of one picture. */

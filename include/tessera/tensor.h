@@ -143,6 +143,29 @@ tess_value tess_linear(tess_graph *g, tess_value x, tess_value w, tess_linear_op
 /* y (...,M) = x (...,K) w(K,M): weights stored input x output, as CLIP's projections are. */
 tess_value tess_project(tess_graph *g, tess_value x, tess_value w);
 
+/* w (M,R) f32 -> (M,R): scale * w inside the blocks, 0 outside; so is its gradient, which keeps the
+ * zeros of a block matrix at zero in training.  Blocks do not overlap. */
+#define TESS_BLOCKS 8 /* of one operator */
+typedef struct tess_blocks_options {
+    float scale;
+    int64_t n_blocks;
+    struct {
+        int64_t row, n_rows, col, n_cols;
+    } block[TESS_BLOCKS];
+} tess_blocks_options;
+tess_value tess_blocks(tess_graph *g, tess_value w, const tess_blocks_options *o);
+
+/* Low-rank adapters (Hu et al. 2021): from here on, tess_linear and tess_project of a weight that
+ * the table names give y = x w + (x A^T) B'^T, with leaves A (R,K) "WEIGHT.lora_A" and B (M,R)
+ * "WEIGHT.lora_B" f32 of group "lora" and B' = tess_blocks(B).  Through a cast or none the weight
+ * is a state of group "param"; table and names are borrowed by the graph's builders. */
+typedef struct tess_adapted {
+    const char *weight;         /* full path */
+    int64_t rank;               /* R */
+    tess_blocks_options blocks; /* n_blocks 0: B is used as it is */
+} tess_adapted;
+void tess_graph_adapt(tess_graph *g, const tess_adapted *table, int64_t n);
+
 /* Softmax attention inside segments of packed rows.
  *   self: qkv (N,3C) or (B,T,3C), rows [q;k;v] each C = H*D wide;
  *   cross: q (Nq,C) and kv (N,2C).
@@ -254,7 +277,8 @@ TESS_MUST_USE tess_status tess_store_mirror(tess_store *s, const char *group, co
 /* Before the layout: entries of rank > 1 for which `leads` is true come before all others, so that
  * what an optimizer of their own handles is a prefix too. */
 void tess_store_lead(tess_store *s, bool (*leads)(const char *name));
-/* Lays out and allocates; of additions only tess_store_mirror may follow. */
+/* Lays out and allocates what is not yet.  Later additions are mirrors and new groups, which a
+ * second call lays out; a group that has its layout takes no more entries. */
 TESS_MUST_USE tess_status tess_store_allocate(tess_store *s);
 float *tess_store_group(const tess_store *s, const char *group,
                         int64_t *out_n); /* flat run; NULL when mapped */

@@ -58,6 +58,9 @@ typedef struct tess_train_options {
     const char *lr_scheduler;      /* cosine | const */
     double lr_min;                 /* the cosine's end, as a part of lr */
     bool grad_checkpointing, lock_image, lock_text;
+    /* Rank 1 or more: the model, a directory, stays as it is and an adapter is trained instead. The
+     * run directory gets adapter/, and model/ is the two merged; checkpoints hold the adapter. */
+    tess_lora_options lora;
     uint64_t seed;
     int workers;
     tess_augment augment;
@@ -83,8 +86,9 @@ TESS_MUST_USE tess_status tess_train(const tess_train_options *o);
 /* ---- checkpoints --------------------------------------------------------------------------- */
 
 /* A checkpoint is a directory checkpoints/step_NNNNNNNN or checkpoints/epoch_N: a model directory
- * with optimizer.safetensors (m/..., v/...) and state.json, which lists every file's size and hash
- * and is written last, in a directory that gets its name last: complete or absent. */
+ * (or an adapter's) with optimizer.safetensors (m/..., v/...) and state.json, which lists every
+ * file's size and hash and is written last, in a directory that gets its name last: complete or
+ * absent. */
 typedef struct tess_train_state {
     int64_t step;    /* updates done */
     int64_t counter; /* samples delivered: the data cursor */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The rows of an evaluation task: as a table, as JSON lines, and as files that CLIP_benchmark's
  * build command reads (one row each). */
+#include "cli/query.h"
 #include "cli/eval_task.h"
 
 #include "cli/progress.h"
@@ -250,6 +251,7 @@ tess_status cli_eval_task(cli_command *cmd)
     tess_model *m = NULL;
     tess_compute_threads(0);
     tess_status st = tess_model_open(v->model, TESS_PRECISION_AUTO, &m);
+    st = st ? st : tess_model_adapt(m, v->adapters.items, v->adapters.n_items);
     st = st ? st : run_with(cmd, m, &o);
     tess_model_free(m);
     return st;

@@ -8,6 +8,7 @@
 #include "tessera/train.h"
 
 typedef struct eval_values {
+    cli_list adapters;
     const char *model, *data, *task, *dataset_type, *caption_key, *novel_key;
     int64_t min_captions, workers;
     /* of the tasks */

@@ -4,21 +4,42 @@
 
 #include <string.h>
 
+tess_status cli_open_model(const char *dir, const cli_list *adapters, tess_precision precision,
+                           tess_model **out)
+{
+    *out = NULL;
+    if (adapters->n_items == 0) {
+        return tess_model_open_embedder(dir, precision, out);
+    }
+    if (precision == TESS_PRECISION_INT8) {
+        return TESS_FAIL(TESS_INVALID,
+                         "adapters are applied in f32 or bf16: for int8 merge them first with "
+                         "tessera lora merge");
+    }
+    tess_status st = tess_model_open(dir, precision, out);
+    st = st ? st : tess_model_adapt(*out, adapters->items, adapters->n_items);
+    if (st) {
+        tess_model_free(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
 static tess_status open_model(const tess_index *ix, const char *index_dir, const char *model_dir,
-                              tess_precision precision, tess_model **out)
+                              const cli_list *adapters, tess_precision precision, tess_model **out)
 {
     const char *recorded = tess_index_model(ix);
     if (model_dir) {
-        return tess_model_open_embedder(model_dir, precision, out);
+        return cli_open_model(model_dir, adapters, precision, out);
     }
     if (!recorded) {
         return TESS_FAIL(TESS_INVALID, "%s names no model: give --model DIR", index_dir);
     }
     if (recorded[0] == '/') {
-        return tess_model_open_embedder(recorded, precision, out);
+        return cli_open_model(recorded, adapters, precision, out);
     }
     char *beside = tess_format("%s/%s", index_dir, recorded);
-    tess_status st = beside ? tess_model_open_embedder(beside, precision, out) : TESS_NOMEM;
+    tess_status st = beside ? cli_open_model(beside, adapters, precision, out) : TESS_NOMEM;
     tess_free(beside);
     return st;
 }
@@ -29,20 +50,20 @@ static tess_status check_fingerprint(const tess_index *ix, const char *index_dir
     TESS_TRY(tess_model_fingerprint(m, fingerprint));
     if (strcmp(fingerprint, tess_index_fingerprint(ix)) != 0) {
         return TESS_FAIL(TESS_INVALID,
-                         "%s was built with the model %s, this one is %s: give that model, or "
-                         "build the index again",
+                         "%s was built with the model %s, this one is %s: give that model "
+                         "(with the adapters it then had), or build the index again",
                          index_dir, tess_index_fingerprint(ix), fingerprint);
     }
     return TESS_OK;
 }
 
-tess_status cli_open_index(const char *index_dir, const char *model_dir, tess_precision precision,
-                           tess_index **out_index, tess_model **out_model)
+tess_status cli_open_index(const char *index_dir, const char *model_dir, const cli_list *adapters,
+                           tess_precision precision, tess_index **out_index, tess_model **out_model)
 {
     *out_index = NULL;
     *out_model = NULL;
     tess_status st = tess_index_open(index_dir, NULL, out_index);
-    st = st ? st : open_model(*out_index, index_dir, model_dir, precision, out_model);
+    st = st ? st : open_model(*out_index, index_dir, model_dir, adapters, precision, out_model);
     st = st ? st : check_fingerprint(*out_index, index_dir, *out_model);
     if (st) {
         tess_index_close(*out_index);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera classify: pictures sorted into classes that are only named. */
+#include "cli/query.h"
 #include "cli/verbs.h"
 
 #include "tessera/train.h"
@@ -8,6 +9,7 @@
 #include <string.h>
 
 typedef struct classify_values {
+    cli_list adapters;
     const char *model, *classes, *templates;
     int64_t k;
 } classify_values;
@@ -19,6 +21,7 @@ static const cli_option classify_options[] = {
      CLI_AT(classify_values, model),
      .value = "DIR",
      .help = "Model directory"},
+    CLI_ADAPTER(classify_values, adapters),
     {.name = "classes",
      .short_name = 'c',
      .kind = CLI_PATH,
@@ -82,6 +85,7 @@ static tess_status prepare(classification *c, const classify_values *v)
         TESS_TRY(tess_templates_check(&c->templates, v->templates));
     }
     TESS_TRY(tess_model_open(v->model, TESS_PRECISION_AUTO, &c->model));
+    TESS_TRY(tess_model_adapt(c->model, v->adapters.items, v->adapters.n_items));
     c->dim = tess_model_embed_dim(c->model);
     c->weights = tess_alloc_array((size_t)c->n * (size_t)c->dim, sizeof *c->weights);
     c->vector = tess_alloc_array((size_t)c->dim, sizeof *c->vector);

@@ -6,6 +6,7 @@
  */
 #include "cli/precision.h"
 #include "cli/progress.h"
+#include "cli/query.h"
 #include "cli/verbs.h"
 
 #include "tessera/train.h"
@@ -13,6 +14,7 @@
 #include <string.h>
 
 typedef struct embed_values {
+    cli_list adapters;
     const char *model, *data, *dataset_type, *out, *text, *image, *precision;
     int64_t workers;
 } embed_values;
@@ -24,6 +26,7 @@ static const cli_option embed_options[] = {
      CLI_AT(embed_values, model),
      .value = "DIR",
      .help = "Model directory"},
+    CLI_ADAPTER(embed_values, adapters),
     {.name = "text",
      .short_name = 't',
      .kind = CLI_STRING,
@@ -233,7 +236,7 @@ static tess_status run_embed(cli_command *cmd)
     }
     tess_model *m = NULL;
     tess_compute_threads(0);
-    tess_status st = tess_model_open_embedder(v->model, cli_precision_of(v->precision), &m);
+    tess_status st = cli_open_model(v->model, &v->adapters, cli_precision_of(v->precision), &m);
     st = st ? st : v->data ? embed_corpus(cmd, m) : embed_one(v, m);
     tess_model_free(m);
     return st;

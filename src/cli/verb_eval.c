@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera eval: retrieval of a data set's pictures by its captions, per language, and the tasks of
  * CLIP_benchmark. */
+#include "cli/query.h"
 #include "cli/eval_task.h"
 
 #include <string.h>
@@ -14,6 +15,7 @@ static const cli_option eval_options[] = {
      CLI_AT(eval_values, model),
      .value = "DIR",
      .help = "Model directory"},
+    CLI_ADAPTER(eval_values, adapters),
     {.name = "val-data",
      .kind = CLI_PATH,
      CLI_AT(eval_values, data),
@@ -267,6 +269,7 @@ static tess_status run_eval(cli_command *cmd)
     tess_model *m = NULL;
     tess_compute_threads(0);
     tess_status st = tess_model_open(v->model, TESS_PRECISION_AUTO, &m);
+    st = st ? st : tess_model_adapt(m, v->adapters.items, v->adapters.n_items);
     st = st ? st : run_languages(cmd, m);
     tess_model_free(m);
     return st;

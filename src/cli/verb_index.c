@@ -2,6 +2,7 @@
 /* tessera index build, index info. */
 #include "cli/precision.h"
 #include "cli/progress.h"
+#include "cli/query.h"
 #include "cli/verbs.h"
 
 #include "tessera/index.h"
@@ -11,6 +12,7 @@
 #include <string.h>
 
 typedef struct build_values {
+    cli_list adapters;
     const char *model, *data, *dataset_type, *caption_key, *out, *factory, *precision;
     int64_t workers;
     bool replace;
@@ -23,6 +25,7 @@ static const cli_option build_options[] = {
      CLI_AT(build_values, model),
      .value = "DIR",
      .help = "Model directory"},
+    CLI_ADAPTER(build_values, adapters),
     {.name = "data",
      .short_name = 'd',
      .kind = CLI_PATH,
@@ -234,7 +237,7 @@ static tess_status run_build(cli_command *cmd)
     tess_model *m = NULL;
     build b = {.quiet = cmd->common.quiet, .color = cmd->common.color};
     tess_compute_threads(0);
-    tess_status st = tess_model_open_embedder(v->model, cli_precision_of(v->precision), &m);
+    tess_status st = cli_open_model(v->model, &v->adapters, cli_precision_of(v->precision), &m);
     st = st ? st : build_index(cmd, m, &b);
     tess_buf_deinit(&b.captions);
     tess_model_free(m);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 typedef struct search_values {
+    cli_list adapters;
     const char *index, *model, *text, *image, *precision;
     double text_weight, image_weight;
     int64_t k;
@@ -29,6 +30,7 @@ static const cli_option search_options[] = {
      CLI_AT(search_values, model),
      .value = "DIR",
      .help = "Model directory; default: the one that the index was built with"},
+    CLI_ADAPTER(search_values, adapters),
     {.name = "text",
      .short_name = 't',
      .kind = CLI_STRING,
@@ -180,7 +182,8 @@ static tess_status search(cli_command *cmd, const char *text)
     double start = tess_seconds();
     tess_model *m = NULL;
     tess_index *ix = NULL;
-    tess_status st = cli_open_index(v->index, v->model, cli_precision_of(v->precision), &ix, &m);
+    tess_status st =
+        cli_open_index(v->index, v->model, &v->adapters, cli_precision_of(v->precision), &ix, &m);
     float *query = NULL;
     tess_hit *hits = NULL;
     int64_t n_hits = 0;

@@ -9,6 +9,7 @@
 #include <time.h>
 
 typedef struct serve_values {
+    cli_list adapters;
     const char *model, *host, *precision;
     int64_t port, max_body_mb;
 } serve_values;
@@ -20,6 +21,7 @@ static const cli_option serve_options[] = {
      CLI_AT(serve_values, model),
      .value = "DIR",
      .help = "Model directory; default: the one that the index was built with"},
+    CLI_ADAPTER(serve_values, adapters),
     {.name = "host",
      .kind = CLI_STRING,
      .fallback = "127.0.0.1",
@@ -107,8 +109,8 @@ static tess_status run_serve(cli_command *cmd)
     tess_index *ix = NULL;
     tess_model *m = NULL;
     tess_compute_threads(0);
-    tess_status st =
-        cli_open_index(cmd->args[0], v->model, cli_precision_of(v->precision), &ix, &m);
+    tess_status st = cli_open_index(cmd->args[0], v->model, &v->adapters,
+                                    cli_precision_of(v->precision), &ix, &m);
     st = st ? st : serve(cmd, ix, m);
     tess_index_close(ix);
     tess_model_free(m);

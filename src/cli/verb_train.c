@@ -17,6 +17,10 @@ typedef struct train_values {
     double temperature, seconds, lr, beta1, beta2, eps, wd, clip, lr_min, bad_rate;
     double muon_momentum, muon_lr;
     double aug_scale_min, aug_scale_max, aug_brightness, aug_contrast;
+    const char *lora_target, *lora_names;
+    int64_t lora_rank;
+    double lora_alpha;
+    bool rslora;
     bool aug_flip, grad_checkpointing, lock_image, lock_text, delete_previous, debug, profile;
 } train_values;
 
@@ -145,6 +149,42 @@ static const cli_option train_options[] = {
              "has it"},
     {.name = "lock-image", AT(lock_image), MODEL, .help = "Freeze the image tower"},
     {.name = "lock-text", AT(lock_text), MODEL, .help = "Freeze the text tower"},
+    {.name = "lora-rank",
+     .kind = CLI_INT,
+     .fallback = "0",
+     .min = 0,
+     .max = 65536,
+     AT(lora_rank),
+     MODEL,
+     .value = "R",
+     .help = "Freeze the model, a directory, and train a low-rank adapter of this rank; 0: no"},
+    {.name = "lora-target",
+     .kind = CLI_STRING,
+     .fallback = "q_proj,v_proj",
+     AT(lora_target),
+     MODEL,
+     .value = "NAMES",
+     .help = "Layers to adapt, with * and ?: ends of module names of OpenCLIP (attn.in_proj, "
+             "mlp.c_fc) or Hugging Face (q_proj, fc1), or all-linear"},
+    {.name = "lora-names",
+     .kind = CLI_CHOICE,
+     .choices = "auto|openclip|hf",
+     .fallback = "auto",
+     AT(lora_names),
+     MODEL,
+     .help = "Whose module names; auto: OpenCLIP's where they match"},
+    {.name = "lora-alpha",
+     .kind = CLI_REAL,
+     .fallback = "0",
+     .min = 0,
+     .max = 1e6,
+     AT(lora_alpha),
+     MODEL,
+     .help = "The adapter counts alpha / rank times; 0: once"},
+    {.name = "lora-rslora",
+     AT(rslora),
+     MODEL,
+     .help = "alpha / sqrt(rank) instead (rank-stabilized LoRA)"},
     {.name = "grad-checkpointing",
      AT(grad_checkpointing),
      MODEL,
@@ -462,6 +502,13 @@ static tess_precision precision_of(const char *name)
                                        : TESS_PRECISION_BF16;
 }
 
+static tess_lora_names names_of(const char *name)
+{
+    return strcmp(name, "auto") == 0       ? TESS_LORA_AUTO
+           : strcmp(name, "openclip") == 0 ? TESS_LORA_OPENCLIP
+                                           : TESS_LORA_HF;
+}
+
 static tess_train_options options_of(const train_values *v, const char *dir, bar *b)
 {
     bool crop = v->aug_scale_min > 0;
@@ -499,6 +546,11 @@ static tess_train_options options_of(const train_values *v, const char *dir, bar
         .grad_checkpointing = v->grad_checkpointing,
         .lock_image = v->lock_image,
         .lock_text = v->lock_text,
+        .lora = {.rank = v->lora_rank,
+                 .alpha = v->lora_alpha,
+                 .rank_stabilized = v->rslora,
+                 .target = v->lora_target,
+                 .names = names_of(v->lora_names)},
         .seed = (uint64_t)v->seed,
         .workers = (int)v->workers,
         .augment = {.scale_min = v->aug_scale_min,
@@ -522,7 +574,7 @@ static tess_train_options options_of(const train_values *v, const char *dir, bar
     };
 }
 
-static tess_status print_result(const cli_command *cmd, const char *dir)
+static tess_status print_result(const cli_command *cmd, const char *dir, bool adapter)
 {
     tess_buf out = {0};
     if (cmd->common.json) {
@@ -533,6 +585,9 @@ static tess_status print_result(const cli_command *cmd, const char *dir)
         tess_json_end_object(&w);
         tess_buf_adds(&out, "\n");
     } else {
+        if (adapter) {
+            tess_buf_addf(&out, "adapter: %s/adapter\n", dir);
+        }
         tess_buf_addf(&out, "model:  %s/model\nreport: %s/report.html\n", dir, dir);
     }
     tess_status st = cli_print(&out);
@@ -552,6 +607,13 @@ static tess_status run_train(cli_command *cmd)
     if (v->resume && !v->name) {
         return cli_usage_error(cmd, "--resume needs the --name of the run to go on with");
     }
+    if (cli_given(cmd, "lora-rank") && v->lora_rank == 0) {
+        return cli_usage_error(cmd, "--lora-rank starts at 1; leave it out to train the model");
+    }
+    if (!v->lora_rank && (cli_given(cmd, "lora-target") || cli_given(cmd, "lora-alpha") ||
+                          cli_given(cmd, "lora-names") || v->rslora)) {
+        return cli_usage_error(cmd, "the --lora options need --lora-rank");
+    }
     const char *dir = run_dir(cmd, v);
     if (!dir) {
         return TESS_NOMEM;
@@ -563,7 +625,7 @@ static tess_status run_train(cli_command *cmd)
     if (b.begun) {
         cli_progress_end(&b.progress);
     }
-    return st ? st : print_result(cmd, dir);
+    return st ? st : print_result(cmd, dir, v->lora_rank > 0);
 }
 
 const cli_verb cli_verb_train = {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A model: config, parameters, tokenizer; and the directory that holds it. */
-#include "fusion/model.h"
+#include "fusion/lora.h"
 
 #include "fusion/layout.h"
 #include "fusion/packs.h"
@@ -24,6 +24,7 @@ tess_value tess__picture_tower(tess_graph *g, const tess_model *m, tess_value pi
         o.mean[i] = (float)c->preprocess.mean[i];
         o.std[i] = (float)c->preprocess.std[i];
     }
+    tess__lora_apply(g, m);
     tess_scope_push(g, "visual");
     tess_value z = tess__vit(g, &c->vision, pictures, &o);
     tess_scope_pop(g);
@@ -33,6 +34,7 @@ tess_value tess__picture_tower(tess_graph *g, const tess_model *m, tess_value pi
 tess_value tess__caption_tower(tess_graph *g, const tess_model *m, tess_text_input in,
                                bool recompute)
 {
+    tess__lora_apply(g, m);
     return tess_l2norm(
         g, tess__text_tower(g, &m->config.text, in, m->config.embed_dim, m->dtype, recompute));
 }
@@ -155,6 +157,7 @@ void tess_model_free(tess_model *m)
         return;
     }
     tess__model_free_plans(m);
+    tess__lora_free(m->lora);
     tess_workspace_free(m->workspace);
     tess_store_free(m->store);
     tess__packs_free(m->packs);
@@ -172,20 +175,28 @@ void tess_model_free(tess_model *m)
 
 /* ---- fingerprint --------------------------------------------------------------------------- */
 
+static void hash_group(const tess_model *m, const char *group, tess_hash128_state *s)
+{
+    int64_t n = tess_store_n_entries(m->store, group);
+    for (int64_t i = 0; i < n; i++) {
+        float *data;
+        tess_shape shape;
+        const char *name = tess_store_entry(m->store, group, i, &data, &shape);
+        tess_hash128_add(s, name, strlen(name) + 1);
+        tess_hash128_add(s, shape.dim, (size_t)shape.rank * sizeof shape.dim[0]);
+        tess_hash128_add(s, data, (size_t)tess_shape_count(&shape) * sizeof *data);
+    }
+}
+
 static tess_status hash_weights(const tess_model *m, char out[33])
 {
     tess_hash128_state *s = tess_hash128_new();
     if (!s) {
         return TESS_NOMEM;
     }
-    int64_t n = tess_store_n_entries(m->store, "param");
-    for (int64_t i = 0; i < n; i++) {
-        float *data;
-        tess_shape shape;
-        const char *name = tess_store_entry(m->store, "param", i, &data, &shape);
-        tess_hash128_add(s, name, strlen(name) + 1);
-        tess_hash128_add(s, shape.dim, (size_t)shape.rank * sizeof shape.dim[0]);
-        tess_hash128_add(s, data, (size_t)tess_shape_count(&shape) * sizeof *data);
+    hash_group(m, "param", s);
+    if (m->lora) {
+        hash_group(m, "lora", s);
     }
     tess_hash128_finish(s, out);
     return TESS_OK;

@@ -15,6 +15,8 @@ typedef struct tess_embed_plan {
 
 #define TESS_EMBED_PLANS 12
 
+typedef struct tess_lora tess_lora;
+
 struct tess_model {
     tess_arena arena;
     tess_model_config config;
@@ -24,6 +26,7 @@ struct tess_model {
     struct tess_packs *packs; /* of a model that only embeds, or NULL */
     char fingerprint[33];     /* as recorded with mapped packs; "": to be computed */
     tess_workspace *workspace;
+    tess_lora *lora; /* NULL: none; see lora.h */
     /* Plans for embedding, by shape; the least recently used one makes room. */
     tess_embed_plan picture_plans[TESS_EMBED_PLANS], text_plans[TESS_EMBED_PLANS];
     int64_t clock;

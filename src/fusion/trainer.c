@@ -5,7 +5,7 @@
  * Captions are packed, so the number of token rows differs from batch to batch; a micro-step plan
  * is built for each bucket of rows (1/32 of a power of two wide, so about 1 % is spent on filling)
  * and kept, all plans sharing one workspace. */
-#include "fusion/model.h"
+#include "fusion/lora.h"
 
 #include "tensor/op.h"
 
@@ -79,8 +79,23 @@ static tess_value total_loss(tess_graph *g, const tess_trainer *t, tess_value im
     return tess_weighted_sum(g, losses, weights, n);
 }
 
+/* What is trained: the parameters, or with adapters theirs alone. */
+static const char *trained_group(const tess_trainer *t)
+{
+    return t->model->lora ? "lora" : "param";
+}
+
+/* Whether something of that group is frozen. */
+static bool any_locked(const tess_trainer *t)
+{
+    return !t->model->lora && (t->o.lock_image || t->o.lock_text || !uses_pictures(t));
+}
+
 static bool locked(const tess_trainer *t, const char *name)
 {
+    if (t->model->lora) {
+        return false;
+    }
     bool visual = strncmp(name, "visual.", 7) == 0;
     bool scale = strncmp(name, "logit_", 6) == 0;
     return visual ? t->o.lock_image || !uses_pictures(t) : t->o.lock_text && !scale;
@@ -89,12 +104,13 @@ static bool locked(const tess_trainer *t, const char *name)
 /* Gradients of everything that is not frozen, each added to its accumulator. */
 static tess_status add_gradients(tess_graph *g, const tess_trainer *t, tess_value loss)
 {
-    int64_t n = tess_graph_states(g, "param", NULL, 0), n_wrt = 0;
+    const char *group = trained_group(t);
+    int64_t n = tess_graph_states(g, group, NULL, 0), n_wrt = 0;
     tess_value *wrt = tess_alloc_array((size_t)n, sizeof *wrt);
     tess_value *grads = tess_alloc_array((size_t)n, sizeof *grads);
     tess_status st = wrt && grads ? TESS_OK : TESS_NOMEM;
     if (st == TESS_OK) {
-        tess_graph_states(g, "param", wrt, n);
+        tess_graph_states(g, group, wrt, n);
         for (int64_t i = 0; i < n; i++) {
             if (!locked(t, tess_value_name(g, wrt[i]))) {
                 wrt[n_wrt++] = wrt[i];
@@ -201,7 +217,7 @@ static tess_status find_step(tess_trainer *t, int64_t rows, step_plan **out)
 static void add_adamw(tess_graph *g, const tess_trainer *t, tess_value hyper, const char *name,
                       tess_shape shape, int64_t begin, int64_t n_decayed)
 {
-    static const char *const groups[4] = {"param", "grad", "m", "v"};
+    const char *const groups[4] = {trained_group(t), "grad", "m", "v"};
     tess_value x[4];
     for (int i = 0; i < 4; i++) {
         x[i] = tess_reshape(g, tess_state(g, groups[i], name, TESS_F32, shape),
@@ -217,22 +233,25 @@ static void add_adamw(tess_graph *g, const tess_trainer *t, tess_value hyper, co
                                     .n_decayed = n_decayed});
 }
 
-static void add_muon(tess_graph *g, const tess_trainer *t, tess_value hyper, tess_muon_options *o)
+/* The matrices collected in `o`, which lie in one entry, or with the empty name in the groups. */
+static void add_muon(tess_graph *g, const tess_trainer *t, tess_value hyper, const char *name,
+                     tess_shape shape, tess_muon_options *o)
 {
     static const char *const groups[3] = {"param", "grad", "m"};
     tess_value x[3];
-    int64_t n;
-    tess_store_group(t->model->store, "param", &n);
+    if (o->n_matrices == 0) {
+        return;
+    }
     for (int i = 0; i < 3; i++) {
-        x[i] = tess_state(g, groups[i], "", TESS_F32, TESS_SHAPE_OF(n));
+        x[i] = tess_reshape(g, tess_state(g, groups[i], name, TESS_F32, shape),
+                            TESS_SHAPE_OF(tess_shape_count(&shape)));
     }
-    if (o->n_matrices > 0) {
-        tess_muon(g, x[0], x[1], x[2], hyper, t->norm, o);
-    }
+    tess_muon(g, x[0], x[1], x[2], hyper, t->norm, o);
     o->n_matrices = 0;
 }
 
-/* All hidden matrices that are not frozen, as many at a time as an operator takes. */
+/* All hidden matrices that are not frozen, as many at a time as an operator takes; where some are,
+ * the groups differ in their layout, and it is one entry at a time. */
 static void add_hidden(tess_graph *g, const tess_trainer *t, tess_value hyper)
 {
     const tess_store *s = t->model->store;
@@ -244,21 +263,26 @@ static void add_hidden(tess_graph *g, const tess_trainer *t, tess_value hyper)
     int64_t n;
     float *data;
     const float *base = tess_store_group(s, "param", &n);
+    const tess_shape flat = TESS_SHAPE_OF(n);
+    const bool apart = any_locked(t);
     tess_shape shape;
     for (int64_t i = 0; i < tess_store_n_entries(s, "param"); i++) {
         const char *name = tess_store_entry(s, "param", i, &data, &shape);
         const int64_t blocks = locked(t, name) ? 0 : tess__hidden_blocks(name);
         for (int64_t k = 0; k < blocks; k++) {
             if (o.n_matrices == TESS_MUON_MATRICES) {
-                add_muon(g, t, hyper, &o);
+                add_muon(g, t, hyper, "", flat, &o);
             }
             const int64_t rows = shape.dim[0] / blocks, cols = shape.dim[1];
-            o.matrix[o.n_matrices].begin = data - base + k * rows * cols;
+            o.matrix[o.n_matrices].begin = (apart ? 0 : data - base) + k * rows * cols;
             o.matrix[o.n_matrices].rows = rows;
             o.matrix[o.n_matrices++].cols = cols;
         }
+        if (apart && blocks > 0) {
+            add_muon(g, t, hyper, name, shape, &o);
+        }
     }
-    add_muon(g, t, hyper, &o);
+    add_muon(g, t, hyper, "", flat, &o);
 }
 
 /* Frozen parameters are stepped over: their gradient is zero, but decay would still shrink them. */
@@ -278,23 +302,24 @@ static void add_unlocked(tess_graph *g, const tess_trainer *t, tess_value hyper)
 static tess_status build_update(tess_trainer *t)
 {
     tess_store *s = t->model->store;
-    int64_t n;
-    tess_store_group(s, "param", &n);
+    int64_t n, n_grad;
+    tess_store_group(s, trained_group(t), &n);
+    tess_store_group(s, "grad", &n_grad);
     tess_graph *g = t->update_graph = tess_graph_new();
     if (!g) {
         return TESS_NOMEM;
     }
     tess_shape flat = TESS_SHAPE_OF(n);
     tess_value hyper = tess_input(g, "hyper", TESS_F32, TESS_SHAPE_OF(HYPER_COUNT));
-    t->norm = tess_sumsq(g, tess_state(g, "grad", "", TESS_F32, flat));
+    t->norm = tess_sumsq(g, tess_state(g, "grad", "", TESS_F32, TESS_SHAPE_OF(n_grad)));
     if (t->o.muon) {
         add_hidden(g, t, hyper);
     }
-    if (t->o.lock_image || t->o.lock_text || !uses_pictures(t)) {
+    if (any_locked(t)) {
         add_unlocked(g, t, hyper);
     } else {
         add_adamw(g, t, hyper, "", flat, t->o.muon ? tess_store_n_leading(s, "param") : 0,
-                  tess_store_n_decayed(s, "param"));
+                  tess_store_n_decayed(s, trained_group(t)));
     }
     TESS_TRY(tess_plan_build(g, &t->norm, 1, tess_device_cpu(), s, t->workspace, &t->update));
     return tess_plan_bind(t->update, "hyper", t->hyper);
@@ -312,19 +337,42 @@ static tess_status check_options(const tess_model *m, const tess_trainer_options
                          "the text-text objective pairs captions of one picture: use "
                          "--captions-per-image 2 or more, or set tessera.text_text.weight to 0");
     }
+    if (m->lora && (!m->lora->trains || o->muon)) {
+        return TESS_FAIL(TESS_INVALID, "%s",
+                         o->muon ? "Muon is for whole matrices: train adapters with AdamW"
+                                 : "these adapters are for use, not for training");
+    }
     if (m->config.objectives.text_text.weight <= 0 && m->config.objectives.image_text.weight <= 0) {
         return TESS_FAIL(TESS_INVALID, "no objective has a weight above 0");
     }
     return TESS_OK;
 }
 
-static tess_status add_states(tess_store *s)
+/* Entries of `group` for what is not frozen. */
+static tess_status add_unlocked_states(const tess_trainer *t, const char *group)
+{
+    tess_store *s = t->model->store;
+    for (int64_t i = 0; i < tess_store_n_entries(s, "param"); i++) {
+        float *data;
+        tess_shape shape;
+        const char *name = tess_store_entry(s, "param", i, &data, &shape);
+        if (!locked(t, name)) {
+            TESS_TRY(tess_store_add(s, group, name, shape));
+        }
+    }
+    return tess_store_allocate(s);
+}
+
+/* Gradients and moments are three quarters of a training's states: what is frozen has none. */
+static tess_status add_states(const tess_trainer *t)
 {
     static const char *const groups[] = {"grad", "m", "v"};
+    tess_store *s = t->model->store;
     for (int64_t i = 0; i < TESS_COUNT(groups); i++) {
         int64_t n;
         if (!tess_store_group(s, groups[i], &n)) {
-            TESS_TRY(tess_store_mirror(s, groups[i], "param"));
+            TESS_TRY(any_locked(t) ? add_unlocked_states(t, groups[i])
+                                   : tess_store_mirror(s, groups[i], trained_group(t)));
         }
     }
     return TESS_OK;
@@ -345,7 +393,7 @@ tess_status tess_trainer_new(tess_model *m, const tess_trainer_options *o, tess_
     t->o = *o;
     t->workspace = tess_workspace_new();
     tess_status st = t->workspace ? TESS_OK : TESS_NOMEM;
-    st = st ? st : add_states(m->store);
+    st = st ? st : add_states(t);
     st = st ? st : build_update(t);
     if (st) {
         tess_trainer_free(t);
@@ -431,7 +479,9 @@ tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step, float 
     t->hyper[3] = 1.0f;
     TESS_TRY(tess_plan_run(t->update));
     *out_norm = sqrtf(*(const float *)tess_plan_output(t->update, t->norm));
-    clamp_scales(t->model);
+    if (!t->model->lora) {
+        clamp_scales(t->model);
+    }
     return TESS_OK;
 }
 

@@ -40,9 +40,11 @@ struct tess_graph {
     const char **scopes; /* enclosing ones */
     bool *scope_recompute;
     size_t n_scopes, cap_scopes, cap_recompute;
-    int n_recompute;         /* enclosing recompute scopes */
-    int32_t recompute_scope; /* the outermost of them, or the last there was */
-    bool in_backward;        /* nodes added now belong to a gradient */
+    int n_recompute;             /* enclosing recompute scopes */
+    int32_t recompute_scope;     /* the outermost of them, or the last there was */
+    bool in_backward;            /* nodes added now belong to a gradient */
+    const tess_adapted *adapted; /* see tess_graph_adapt */
+    int64_t n_adapted;
     tess_status status;
     char *message;
 };

@@ -98,9 +98,6 @@ tess_status tess_store_add(tess_store *s, const char *group_name, const char *na
                            tess_shape shape)
 {
     group *g = find_group(s, group_name);
-    if (!g && s->allocated) {
-        return TESS_FAIL(TESS_INVALID, "store: group %s comes after the layout", group_name);
-    }
     if (!g) {
         TESS_TRY(add_group(s, group_name, &g));
     }

@@ -5,7 +5,10 @@
  * of itself, is the last of them; then the directory is synced and renamed.  A crash leaves a .tmp,
  * which loading never looks at and the next session clears.  Loading trusts nothing: it compares
  * sizes and hashes first, and tess_checkpoint_latest falls back to the newest checkpoint that
- * passes. */
+ * passes.
+ *
+ * Where an adapter is trained, the checkpoint is an adapter directory in place of a model's: the
+ * base is in its own directory and does not change. */
 #include "train/train.h"
 
 #include <stdlib.h>
@@ -233,7 +236,9 @@ static tess_status write_all(tess_model *m, const tess_train_state *s, const cha
 {
     char *optimizer = tess_format("%s/" OPTIMIZER_FILE, tmp);
     tess_status st = optimizer ? tess_dir_remove(tmp) : TESS_NOMEM;
-    st = st ? st : tess_model_save(m, tmp);
+    st = st                           ? st
+         : tess_model_has_adapters(m) ? tess_model_write_adapter(m, tmp)
+                                      : tess_model_save(m, tmp);
     st = st ? st : save_moments(tess_model_store(m), optimizer);
     st = st ? st : write_state(s, tmp);
     st = st ? st : tess_dir_sync(tmp);
@@ -273,7 +278,9 @@ tess_status tess_checkpoint_load(tess_model *m, const char *dir, tess_train_stat
 {
     tess_store *s = tess_model_store(m);
     TESS_TRY(read_state(dir, true, out));
-    tess_status st = load_file(s, dir, "open_clip_model.safetensors", "param", "");
+    tess_status st = tess_model_has_adapters(m)
+                         ? tess_model_read_adapter(m, dir)
+                         : load_file(s, dir, "open_clip_model.safetensors", "param", "");
     st = st ? st : load_file(s, dir, OPTIMIZER_FILE, "m", "m/");
     st = st ? st : load_file(s, dir, OPTIMIZER_FILE, "v", "v/");
     return st ? tess_error_prefix(st, "checkpoint %s", dir) : TESS_OK;

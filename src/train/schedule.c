@@ -23,6 +23,17 @@ double tess__learning_rate(const tess_train_options *o, int64_t step, double fra
     return o->lr * warm * shape;
 }
 
+/* The adapter's shape and what it is added to; nothing where there is none. */
+static void add_lora(tess_hash128_state *s, const tess_train_options *o, const tess_model *m)
+{
+    const double reals[] = {(double)o->lora.rank, o->lora.alpha, (double)o->lora.rank_stabilized,
+                            (double)o->lora.names};
+    const char *target = o->lora.target ? o->lora.target : "", *base = tess_model_base(m);
+    tess_hash128_add(s, reals, sizeof reals);
+    tess_hash128_add(s, target, strlen(target) + 1);
+    tess_hash128_add(s, base, strlen(base));
+}
+
 void tess__settings_hash(const tess_train_options *o, const tess_model *m, char out[33])
 {
     const double reals[] = {o->language_temperature,
@@ -60,6 +71,9 @@ void tess__settings_hash(const tess_train_options *o, const tess_model *m, char 
             tess_hash128_add(s, texts[i], strlen(texts[i]) + 1);
         }
         tess_hash128_add(s, config.data ? config.data : "", config.n_bytes);
+        if (o->lora.rank > 0) {
+            add_lora(s, o, m);
+        }
         tess_hash128_finish(s, out);
     }
     tess_buf_deinit(&config);

@@ -53,6 +53,12 @@ static tess_status check_options(const tess_train_options *o)
                          "say how long to train with exactly one of --epochs, --steps and "
                          "--max-seconds");
     }
+    if (o->lora.rank > 0 && (o->lock_image || o->lock_text)) {
+        return TESS_FAIL(
+            TESS_INVALID,
+            "LoRA freezes both towers: leave --lock-image and --lock-text out, and say "
+            "with --lora-target which layers to adapt");
+    }
     if (!o->train_data || !o->model || !o->run_dir) {
         return TESS_FAIL(TESS_INVALID, "training needs --train-data and --model");
     }
@@ -65,6 +71,20 @@ static tess_status check_options(const tess_train_options *o)
                          o->optimizer);
     }
     return TESS_OK;
+}
+
+static tess_status add_lora(tess_run *r)
+{
+    const tess_train_options *o = &r->o;
+    if (!tess_path_is_dir(o->model)) {
+        return TESS_FAIL(TESS_INVALID,
+                         "an adapter belongs to weights that exist: give --lora-rank together with "
+                         "a model directory, not with the config %s",
+                         o->model);
+    }
+    tess_lora_options l = o->lora;
+    l.base = o->model;
+    return tess_model_add_lora(r->model, &l, o->seed);
 }
 
 static tess_status open_model(tess_run *r)
@@ -87,6 +107,7 @@ static tess_status open_model(tess_run *r)
                               .recompute = o->grad_checkpointing,
                               .lock_image = o->lock_image,
                               .lock_text = o->lock_text};
+    TESS_TRY(o->lora.rank > 0 ? add_lora(r) : TESS_OK);
     TESS_TRY(tess_trainer_new(r->model, &t, &r->trainer));
     tess_trainer_debug(r->trainer, o->debug_numerics);
     tess_trainer_profile(r->trainer, o->profile);
@@ -231,6 +252,10 @@ static void write_params(const tess_train_options *o, const tess_model *m, tess_
         {"grad_checkpointing", NULL, (double)o->grad_checkpointing},
         {"lock_image", NULL, (double)o->lock_image},
         {"lock_text", NULL, (double)o->lock_text},
+        {"lora_rank", NULL, (double)o->lora.rank},
+        {"lora_alpha", NULL, o->lora.alpha},
+        {"lora_rslora", NULL, (double)o->lora.rank_stabilized},
+        {"lora_target", o->lora.rank > 0 ? o->lora.target : NULL, 0},
         {"parameters", NULL, (double)tess_model_n_params(m)},
     };
     tess_json_begin_object(w);
@@ -572,10 +597,23 @@ static void log_profile(const tess_trainer *t)
     tess_buf_deinit(&b);
 }
 
+/* adapter/, and from here on the model is base and adapter merged. */
+static tess_status save_adapter(tess_run *r)
+{
+    if (!tess_model_has_adapters(r->model)) {
+        return TESS_OK;
+    }
+    char *dir = tess_format("%s/adapter", r->o.run_dir);
+    tess_status st = dir ? tess_model_save_adapter(r->model, dir) : TESS_NOMEM;
+    tess_free(dir);
+    return st ? st : tess_model_merge_adapters(r->model);
+}
+
 static tess_status finish(tess_run *r)
 {
     char *dir = tess_format("%s/model", r->o.run_dir);
     tess_status st = dir ? save_step(r) : TESS_NOMEM;
+    st = st ? st : save_adapter(r);
     st = st ? st : tess_model_save(r->model, dir);
     tess_free(dir);
     TESS_TRY(st);

@@ -103,7 +103,14 @@ static void test_additions_must_agree(void **state)
     assert_non_null(strstr(tess_error(), "(3,2)"));
     assert_int_equal(tess_store_allocate(s), TESS_OK);
     assert_int_equal(tess_store_add(s, "param", "late", TESS_SHAPE_OF(1)), TESS_INVALID);
-    assert_int_equal(tess_store_add(s, "late", "w", TESS_SHAPE_OF(1)), TESS_INVALID);
+    int64_t n;
+    assert_int_equal(tess_store_add(s, "group", "w", TESS_SHAPE_OF(1)), TESS_OK);
+    assert_null(tess_store_group(s, "group", &n));
+    float *before = tess_store_group(s, "param", &n);
+    assert_int_equal(tess_store_allocate(s), TESS_OK);
+    assert_non_null(tess_store_group(s, "group", &n));
+    assert_ptr_equal(tess_store_group(s, "param", &n), before);
+    assert_int_equal(tess_store_add(s, "group", "late", TESS_SHAPE_OF(1)), TESS_INVALID);
     tess_store_free(s);
 }
 

@@ -7,6 +7,7 @@
  *   Gradient: dx = dz w (project), dw = dz^T x (outer), dresidual = dy, where dz is dy, or with
  * relu dy masked by y > 0, made together with dbias in one pass (relu_grad); dbias else: bias_grad.
  *   No aliasing.  Deterministic.  2 N M K FLOPs. */
+#include "tensor/adapter.h"
 #include "tensor/matmul.h"
 #include "tensor/onnx.h"
 #include "tensor/parallel.h"
@@ -20,8 +21,14 @@ static const tess_op relu_grad_op, bias_grad_op;
 
 tess_value tess_linear(tess_graph *g, tess_value x, tess_value w, tess_linear_options o)
 {
-    const linear_attrs a = {.relu = o.relu};
-    return TESS_NODE(g, &tess__op_linear, &a, x, w, o.bias, o.residual);
+    const tess_adapted *adapted = tess__adapted_find(g, w);
+    const bool apart = adapted && o.relu; /* relu acts on the sum */
+    const linear_attrs a = {.relu = o.relu && !apart};
+    if (adapted) {
+        o.residual = tess__adapted_sum(g, adapted, x, w, o.residual);
+    }
+    tess_value y = TESS_NODE(g, &tess__op_linear, &a, x, w, o.bias, o.residual);
+    return apart ? tess_unary(g, y, TESS_RELU) : y;
 }
 
 bool tess__linear_relu(const void *attrs)
@@ -69,7 +76,8 @@ static void vjp(tess_vjp *c)
         dbias = TESS_NODE(c->g, &bias_grad_op, NULL, dz);
     }
     if (c->need[0]) {
-        c->din[0] = tess_project(c->g, dz, c->in[1]);
+        tess_value w = c->need[1] ? c->in[1] : tess__cast_again(c->g, c->in[1]);
+        c->din[0] = tess_project(c->g, dz, w);
     }
     if (c->need[1]) {
         c->din[1] = tess__outer(c->g, dz, c->in[0]);

@@ -4,6 +4,7 @@
  *   x (...,K), w (K,M) -> y (...,M), one type; f32 accumulation, y rounded once.
  *   Gradient: dx = dy w^T (linear), dw = x^T dy (outer).
  *   No aliasing.  Deterministic.  2 N M K FLOPs. */
+#include "tensor/adapter.h"
 #include "tensor/matmul.h"
 #include "tensor/onnx.h"
 #include "tensor/op.h"
@@ -11,7 +12,9 @@
 
 tess_value tess_project(tess_graph *g, tess_value x, tess_value w)
 {
-    return TESS_NODE(g, &tess__op_project, NULL, x, w);
+    const tess_adapted *adapted = tess__adapted_find(g, w);
+    tess_value y = TESS_NODE(g, &tess__op_project, NULL, x, w);
+    return adapted ? tess__adapted_sum(g, adapted, x, w, y) : y;
 }
 
 static tess_status infer(tess_infer *c)
