@@ -37,6 +37,8 @@ static const char *const harmless[] = {
     "rank_pattern",
     "megatron_core",
     "ensure_weight_tying",
+    "layers_to_transform",
+    "layers_pattern",
     "runtime_config",
     "qalora_group_size",
 };
