@@ -46,6 +46,14 @@ typedef struct tess_packed_args {
     void (*unary)(tess_unary_kind k, tess_dtype t, void *y, const void *x, int64_t n); /* or NULL */
 } tess_packed_args;
 
+typedef struct tess_outer_args {
+    const void *a, *b; /* bf16: rows of m, and of n, which is a multiple of 16 */
+    int64_t a_stride, b_stride, rows, m, n;
+    float *c; /* (m,n) */
+    int64_t c_stride;
+    float *scratch;
+} tess_outer_args;
+
 /* Rows shorter than this are scaled as if they had this length, and get no gradient. */
 #define TESS_L2_EPS 1e-12f
 
@@ -80,6 +88,9 @@ typedef struct tess_kernels {
     int64_t (*attention_scratch)(int64_t n_q, int64_t n_k, int64_t head_dim);
     void (*attention)(const tess_attention_args *a);
     void (*attention_grad)(const tess_attention_args *a);
+    /* c = a^T b, and floats of scratch; NULL where the processor does not multiply pairs of bf16 */
+    int64_t (*outer_scratch)(int64_t m, int64_t n);
+    void (*outer)(const tess_outer_args *a);
     /* max and sum of exp(x*scale - max) of a row, merged into the running pair, which starts at
      * (-infinity, 0) */
     void (*row_lse)(const float *x, int64_t n, float scale, float *running_max, float *running_sum);

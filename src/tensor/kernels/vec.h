@@ -209,6 +209,7 @@ void TESS_K(fill_norm)(tess_kernels *k);
 void TESS_K(fill_attention)(tess_kernels *k);
 void TESS_K(fill_softmax)(tess_kernels *k);
 void TESS_K(fill_optimizer)(tess_kernels *k);
+void TESS_K(fill_outer)(tess_kernels *k);
 void TESS_K(fill_panel)(tess_kernels *k);
 
 #endif
