@@ -57,7 +57,7 @@ LINKS_serve  := serve $(LINKS_fusion)
 LINKS_cli    := cli train serve $(LINKS_fusion)
 
 # The libraries that a floor opens its one door to.
-LIBS_base   := -ljansson -lxxhash -lpthread -lm
+LIBS_base   := -ljansson -lxxhash -lz -lpthread -lm
 LIBS_tensor := -ldnnl -lm
 LIBS_index  := -lfaiss -lopenblas -lsqlite3 -lstdc++ -ldl -lm
 LIBS_vision := -ljpeg -lpng -lwebp -lwebpdemux -lz -lm

@@ -66,6 +66,7 @@ static int32_t find(const void *self, const char *piece, size_t n_bytes)
 
 static tess_status build(tess__pipe *p, tess_tokenizer *t, const tess__open_options *o)
 {
+    p->clean = o->user.clean;
     TESS_TRY(read_lines(p, t->files[0].bytes, t->files[0].n_bytes));
     p->prefix = (tess_bytes){(const uint8_t *)"##", 2};
     const char *unknown = tess__config_token(o, "unk_token");

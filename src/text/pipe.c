@@ -170,7 +170,18 @@ static tess_status repair(tess__pipe_scratch *s, const char **text, size_t *n)
 
 tess_status tess__pipe_encode(const tess__pipe *p, tess__run *r, const char *text, size_t n)
 {
-    TESS_TRY(repair(&r->s->pipe, &text, &n));
+    tess__pipe_scratch *s = &r->s->pipe;
+    TESS_TRY(repair(s, &text, &n));
+    if (p->clean != TESS_CLIP_CLEAN_NONE) {
+        s->in.n_bytes = 0;
+        TESS_TRY(tess__span_put(&s->in, text, n));
+        TESS_TRY(tess__clip_clean_run(p->clean, s));
+        tess__span_buf cleaned = s->in;
+        s->in = s->text;
+        s->text = cleaned;
+        text = cleaned.data;
+        n = cleaned.n_bytes;
+    }
     for (size_t at = 0; at < n && !r->full;) {
         size_t start, end;
         int k = tess__added_next(p, false, text, n, at, &start, &end);
@@ -193,6 +204,7 @@ tess__pipe *tess__pipe_new(void)
     if (p != NULL) {
         p->unk_id = -1;
         p->max_word_chars = 100;
+        p->whole_from = INT32_MAX;
         memset(p->byte_ids, 0xff, sizeof(p->byte_ids));
     }
     return p;

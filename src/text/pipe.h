@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A tokenizer as tokenizer.json describes it, in the order of Hugging Face's `tokenizers`:
  *
- *   text --added.c--> added tokens cut out of the raw text, the rest in parts
+ *   text --clip_clean.c--> cleaned, where OpenCLIP asks for it
+ *        --added.c--> added tokens cut out of the raw text, the rest in parts
  *   part --pipe_normal.c--> normalised, one step after the other
  *        --added.c--> added tokens that are matched in normalised text
  *        --pipe_split.c--> words, one pre-tokenizer after the other
@@ -81,6 +82,7 @@ enum {
     TESS__BERT_CHINESE = 2,
     TESS__BERT_STRIP = 4,
     TESS__BERT_LOWER = 8,
+    TESS__SIGLIP_LOWER = 1,
     TESS__STRIP_LEFT = 1,
     TESS__STRIP_RIGHT = 2,
     TESS__METASPACE_SPLIT = 1,
@@ -104,6 +106,7 @@ typedef tess_status tess__word_fn(const tess__pipe *p, tess__run *r, const char 
 
 struct tess__pipe {
     tess_arena arena;
+    tess_clip_clean clean; /* before everything else */
     tess__step normal[TESS__MAX_STEPS], split[TESS__MAX_STEPS];
     size_t n_normal, n_split;
     tess__added *added;
@@ -118,7 +121,10 @@ struct tess__pipe {
     tess_bytes prefix, suffix;
     uint32_t prefix_node; /* where `prefix` ends in the trie, 0: it is no prefix of a piece */
     size_t max_word_chars;
-    bool fuse_unk, byte_fallback, ignore_merges;
+    bool fuse_unk, byte_fallback;
+    /* BPE: a word that is a piece with this id or a higher one is given out unmerged: 0 with
+     * ignore_merges, OpenCLIP's special tokens, else INT32_MAX. */
+    int32_t whole_from;
     int32_t byte_ids[256]; /* of <0xNN>, -1: none */
     tess__pairs pairs;
     double *scores; /* unigram: one an id */
@@ -161,11 +167,14 @@ int tess__added_next(const tess__pipe *p, bool normalized, const char *s, size_t
                      size_t *out_start, size_t *out_end);
 TESS_MUST_USE tess_status tess__added_build(tess__pipe *p);
 
+/* OpenCLIP's cleaning of the well-formed text in s->in; the result is in s->in. */
+TESS_MUST_USE tess_status tess__clip_clean_run(tess_clip_clean how, tess__pipe_scratch *s);
+
 /* Normalisers. */
 tess__step_fn tess__normal_bert, tess__normal_lower, tess__normal_nfc, tess__normal_nfd,
     tess__normal_nfkc, tess__normal_nfkd, tess__normal_strip_accents, tess__normal_strip,
     tess__normal_replace, tess__normal_replace_spaces, tess__normal_prepend,
-    tess__normal_precompiled;
+    tess__normal_precompiled, tess__normal_siglip;
 /* Pre-tokenizers. */
 tess__step_fn tess__split_bert, tess__split_space, tess__split_metaspace, tess__split_clip,
     tess__split_bytes, tess__split_merged_with_previous;

@@ -127,7 +127,8 @@ static void hash_model(tess_hash128_state *h, const tess__pipe *p)
     hash_piece(h, p->suffix);
     tess__hash_u32(h, (uint32_t)p->unk_id);
     tess__hash_u32(h, (uint32_t)p->max_word_chars);
-    tess__hash_u32(h, (uint32_t)(p->fuse_unk | p->byte_fallback << 1 | p->ignore_merges << 2));
+    tess__hash_u32(h, (uint32_t)(p->fuse_unk | p->byte_fallback << 1));
+    tess__hash_u32(h, (uint32_t)p->whole_from);
     tess__hash_u32(h, (uint32_t)p->vocab.n);
     for (size_t i = 0; i < p->vocab.n; i++) {
         hash_piece(h, p->vocab.pieces[i]);
@@ -153,6 +154,7 @@ static tess_status hash_all(const tess__pipe *p, tess_tokenizer *t)
         return TESS_NOMEM;
     }
     tess__hash_bytes(h, t->name, strlen(t->name));
+    tess__hash_u32(h, (uint32_t)p->clean);
     hash_steps(h, p->normal, p->n_normal);
     hash_steps(h, p->split, p->n_split);
     hash_added(h, p);

@@ -479,6 +479,10 @@ static tess_status read_root(tess__pipe *p, tess_tokenizer *t, const tess_json *
         return TESS_FAIL(TESS_FORMAT, "this JSON is no tokenizer.json: expected \"model\"");
     }
     const char *name;
+    if (o->user.open_clip) {
+        TESS_TRY(tess__pipe_read_model(p, model, &name));
+        return tess__clip_make_open(p, t);
+    }
     TESS_TRY(read_all_added(p, tess_json_get(root, "added_tokens")));
     TESS_TRY(tess__pipe_read_model(p, model, &name));
     TESS_TRY(read_steps(p, &normal_list, tess_json_get(root, "normalizer"), 0));
@@ -497,6 +501,9 @@ tess_status tess__pipe_json_open(tess_tokenizer *t, const tess__open_options *o)
     TESS_TRY(tess_json_parse((const char *)t->files[0].bytes, t->files[0].n_bytes, "tokenizer.json",
                              &doc));
     tess__pipe *p = tess__pipe_new();
+    if (p != NULL) {
+        p->clean = o->user.clean;
+    }
     tess_status st = p != NULL ? read_root(p, t, tess_json_root(doc), o) : TESS_NOMEM;
     tess_json_free(doc);
     if (st != TESS_OK) {

@@ -18,5 +18,14 @@ TESS_MUST_USE tess_status tess__pipe_read_model(tess__pipe *p, const tess_json *
                                                 const char **out_name);
 /* For models whose vocabulary was put together: WordPiece needs `prefix` and the unknown piece. */
 TESS_MUST_USE tess_status tess__pipe_set_wordpiece(tess__pipe *p, const char *unknown);
+/* {"piece": id, ...}, and its trie. */
+TESS_MUST_USE tess_status tess__pipe_read_dictionary(tess__pipe *p, const tess_json *vocab);
+/* One merge, by rank; the pair table must have room.  `temp` is scratch. */
+TESS_MUST_USE tess_status tess__pipe_add_merge(tess__pipe *p, uint32_t rank, tess_bytes left,
+                                               tess_bytes right, tess_buf *temp);
+TESS_MUST_USE tess_status tess__pipe_set_bpe(tess__pipe *p, const char *unknown); /* or NULL */
+TESS_MUST_USE tess_status tess__pipe_set_unigram(tess__pipe *p, int64_t unk_id);
+/* Makes a CLIP vocabulary (BPE with "</w>") OpenCLIP's SimpleTokenizer, and finishes it. */
+TESS_MUST_USE tess_status tess__clip_make_open(tess__pipe *p, tess_tokenizer *t);
 
 #endif

@@ -248,6 +248,17 @@ static int32_t find(const void *self, const char *piece, size_t n_bytes)
     return tess__spm_find(self, piece, n_bytes);
 }
 
+void tess__spm_special(const tess__spm *self, tess_tokenizer *t)
+{
+    t->special[TESS__UNK] = self->model.unk_id;
+    t->special[TESS__BOS] = control_id(self, self->model.bos_piece, "<s>");
+    t->special[TESS__EOS] = control_id(self, self->model.eos_piece, "</s>");
+    t->special[TESS__PAD] = control_id(self, self->model.pad_piece, "<pad>");
+    if (t->special[TESS__EOS] >= 0) {
+        t->suffix[t->n_suffix++] = t->special[TESS__EOS];
+    }
+}
+
 static const tess__tokenizer_kind spm_kind = {
     close_spm, encode, tess__spm_decode, piece_of, find, MAX_TEXT_BYTES,
 };
@@ -263,13 +274,7 @@ tess_status tess__spm_open(tess_tokenizer *t)
     TESS_TRY(tess__spm_init(self, t->files[0].bytes, t->files[0].n_bytes));
     t->name = tess__spm_type(self);
     t->n_vocab = (int32_t)self->model.n_pieces;
-    t->special[TESS__UNK] = self->model.unk_id;
-    t->special[TESS__BOS] = control_id(self, self->model.bos_piece, "<s>");
-    t->special[TESS__EOS] = control_id(self, self->model.eos_piece, "</s>");
-    t->special[TESS__PAD] = control_id(self, self->model.pad_piece, "<pad>");
-    if (t->special[TESS__EOS] >= 0) {
-        t->suffix[t->n_suffix++] = t->special[TESS__EOS];
-    }
+    tess__spm_special(self, t);
     return hash_content(self, t);
 }
 

@@ -145,6 +145,8 @@ struct tess__spm {
 TESS_MUST_USE tess_status tess__spm_init(tess__spm *t, const uint8_t *bytes, size_t n_bytes);
 void tess__spm_deinit(tess__spm *t);
 const char *tess__spm_type(const tess__spm *t); /* "unigram" or "bpe" */
+/* Special ids and template of a bare model. */
+void tess__spm_special(const tess__spm *t, tess_tokenizer *out);
 void tess__spm_hash(const tess__spm *t, tess_hash128_state *h);
 int32_t tess__spm_find(const tess__spm *t, const char *piece, size_t n_bytes);
 TESS_MUST_USE tess_status tess__spm_encode(const tess__spm *t, tess__run *r, const char *text,

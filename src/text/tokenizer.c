@@ -79,14 +79,12 @@ tess__open_fn *tess__tokenizer_detect(const uint8_t *data, size_t n)
     if (starts_with(data + i, n - i, "{", 1)) {
         return tess__pipe_json_open;
     }
+    /* The magic number of gzip, or the text inside. */
+    if (starts_with(data, n, "\x1f\x8b", 2) || starts_with(data, n, "\"bpe_simple_vocab", 17)) {
+        return tess__clip_open;
+    }
     return has_line(data, n, "[UNK]") || has_line(data, n, "[PAD]") ? tess__bert_open
                                                                     : tess__plain_open;
-}
-
-tess_status tess__plain_open(tess_tokenizer *t, const tess__open_options *o)
-{
-    (void)o;
-    return tess__spm_open(t);
 }
 
 static tess_status open_first(tess_tokenizer *t, const char *name, tess_tokenizer **out)

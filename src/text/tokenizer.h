@@ -59,6 +59,7 @@ struct tess_tokenizer {
     int32_t special[TESS__SPECIALS]; /* -1: none */
     int32_t prefix[TESS__MAX_TEMPLATE], suffix[TESS__MAX_TEMPLATE];
     size_t n_prefix, n_suffix;
+    bool suffix_once; /* a text that ends with the suffix's id gets no second one */
     tess__token_file files[TESS__MAX_FILES]; /* what decides the ids, the main one first */
     size_t n_files;
     char hash[33];

@@ -13,9 +13,14 @@ typedef struct candidate {
 } candidate;
 static const candidate candidates[] = {
     {"tokenizer.json", NULL, tess__pipe_json_open, false},
+    {"sentencepiece.bpe.model", NULL, tess__xlmr_open, true},
+    {"spiece.model", NULL, tess__siglip_open, true},
     {"tokenizer.model", NULL, tess__plain_open, false},
     {"spm.model", NULL, tess__plain_open, false},
     {"vocab.txt", NULL, tess__bert_open, true},
+    {"vocab.json", "merges.txt", tess__clip_open, true},
+    {"bpe_simple_vocab_16e6.txt.gz", NULL, tess__clip_open, false},
+    {"bpe_simple_vocab_16e6.txt", NULL, tess__clip_open, false},
 };
 
 static const char *const config_names[] = {"tokenizer_config.json", "special_tokens_map.json"};

@@ -47,14 +47,15 @@ void tess__run_add(tess__run *r, int32_t id)
 typedef struct frame {
     const int32_t *prefix, *suffix;
     size_t n_prefix, n_suffix;
+    bool suffix_once;
 } frame;
 
 static frame frame_of(const tess_tokenizer *t, const tess_encode_options *o)
 {
     if (o->add_special) {
-        return (frame){t->prefix, t->suffix, t->n_prefix, t->n_suffix};
+        return (frame){t->prefix, t->suffix, t->n_prefix, t->n_suffix, t->suffix_once};
     }
-    return (frame){&t->special[TESS__BOS], &t->special[TESS__EOS], o->add_bos, o->add_eos};
+    return (frame){&t->special[TESS__BOS], &t->special[TESS__EOS], o->add_bos, o->add_eos, false};
 }
 
 static tess_status check_options(const tess_tokenizer *t, const tess_encode_options *o,
@@ -89,12 +90,15 @@ static void add_ids(tess__run *r, const int32_t *ids, size_t n)
 static tess_status encode(const tess_tokenizer *t, tess__run *r, const char *text, size_t n_bytes,
                           const frame *f)
 {
+    size_t start = r->out->n_ids;
     add_ids(r, f->prefix, f->n_prefix);
     TESS_TRY(t->kind->encode(t->self, r, text, n_bytes));
     if (!r->no_memory) {
+        bool there = f->suffix_once && !r->full && r->out->n_ids > start &&
+                     r->out->ids[r->out->n_ids - 1] == f->suffix[0];
         r->full = false;
         r->max_ids = SIZE_MAX;
-        add_ids(r, f->suffix, f->n_suffix);
+        add_ids(r, f->suffix, there ? 0 : f->n_suffix);
     }
     return r->no_memory ? TESS_NOMEM : TESS_OK;
 }
