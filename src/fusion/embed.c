@@ -6,6 +6,7 @@
  * rounding adds are empty segments and rows beyond the last segment, which change nothing. */
 #include "fusion/packs.h"
 
+#include <math.h>
 #include <string.h>
 
 #define PICTURES_PER_RUN 128
@@ -69,6 +70,20 @@ static tess_status finish_plan(tess_model *m, tess_embed_plan *p)
     return st;
 }
 
+/* Weights that are used where they lie are not looked through beforehand. */
+static tess_status check_vectors(const tess_model *m, const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n * m->config.embed_dim; i++) {
+        if (!isfinite(x[i])) {
+            return TESS_FAIL(TESS_FORMAT,
+                             "vector %lld is not finite: a weight of the model is NaN, infinite or "
+                             "far too large",
+                             (long long)(i / m->config.embed_dim));
+        }
+    }
+    return TESS_OK;
+}
+
 /* ---- pictures ------------------------------------------------------------------------------ */
 
 static tess_status picture_plan(tess_model *m, int64_t n, tess_embed_plan **out)
@@ -99,7 +114,7 @@ static tess_status run_pictures(tess_model *m, const uint8_t *pictures, int64_t 
     TESS_TRY(tess_plan_bind(p->plan, "pictures", m->pixels));
     TESS_TRY(tess_plan_run(p->plan));
     memcpy(out, tess_plan_output(p->plan, p->out), (size_t)(n * m->config.embed_dim) * sizeof *out);
-    return TESS_OK;
+    return m->packs ? check_vectors(m, out, n) : TESS_OK;
 }
 
 tess_status tess_model_embed_pictures(tess_model *m, const uint8_t *pictures, int64_t n, float *out)
@@ -182,7 +197,7 @@ static tess_status run_tokens(tess_model *m, const int32_t *tokens, const int64_
     TESS_TRY(tess_plan_bind(p->plan, "offsets", m->offsets));
     TESS_TRY(tess_plan_run(p->plan));
     memcpy(out, tess_plan_output(p->plan, p->out), (size_t)(n * m->config.embed_dim) * sizeof *out);
-    return TESS_OK;
+    return m->packs ? check_vectors(m, out, n) : TESS_OK;
 }
 
 /* As many of n segments as one run takes; at least one. */

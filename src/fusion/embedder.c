@@ -5,6 +5,7 @@
  * other times: then the weights are read once more and their fingerprint decides. */
 #include "fusion/packs.h"
 
+#include <math.h>
 #include <string.h>
 
 tess_status tess__model_set_mode(tess_model *m, const tess_pack_mode *mode)
@@ -22,6 +23,68 @@ tess_status tess__model_set_mode(tess_model *m, const tess_pack_mode *mode)
 }
 
 /* ---- from the weights ---------------------------------------------------------------------- */
+
+/* Whether every parameter is the file's own memory and the file holds nothing else. */
+static bool all_mapped(const tess_model *m, const tess_tensors *t)
+{
+    const int64_t n = tess_store_n_entries(m->store, "param");
+    for (int64_t i = 0; i < n; i++) {
+        float *data;
+        tess_shape shape;
+        tess_store_entry(m->store, "param", i, &data, &shape);
+        if (!data) {
+            return false;
+        }
+    }
+    return n == tess_tensors_count(t);
+}
+
+/* Vectors and tables are few and small: a number that is none shows at once.  Matrices show when
+ * they are packed. */
+static bool small_ones_finite(const tess_model *m)
+{
+    for (int64_t i = 0; i < tess_store_n_entries(m->store, "param"); i++) {
+        float *data;
+        tess_shape shape;
+        tess_store_entry(m->store, "param", i, &data, &shape);
+        for (int64_t k = 0; shape.rank <= 1 && k < tess_shape_count(&shape); k++) {
+            if (!isfinite(data[k])) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static tess_status map_weights(tess_model *m, const char *dir, tess_tensors *t)
+{
+    TESS_TRY(tess_store_map(m->store, "param", t));
+    if (!all_mapped(m, t) || !small_ones_finite(m)) {
+        return TESS_FAIL(TESS_UNSUPPORTED, "the weights cannot be used where they lie");
+    }
+    return tess__model_check_summary(m, dir);
+}
+
+/* A native f32 checkpoint is used where it lies: nothing is copied, and of what is packed only the
+ * tower that is asked.  Whatever does not fit is left to tess_model_open and its messages. */
+static tess_model *open_mapped(const char *dir, tess_precision precision)
+{
+    tess_model *m = NULL;
+    tess_tensors *t = NULL;
+    char *path = tess_format("%s/" TESS_WEIGHTS_FILE, dir);
+    tess_status st = path && tess_path_exists(path) ? TESS_OK : TESS_UNSUPPORTED;
+    st = st ? st : tess__model_open_config(dir, precision, &m);
+    st = st ? st : tess_tensors_open(path, &t);
+    st = st ? st : map_weights(m, dir, t);
+    tess_free(path);
+    if (st) {
+        tess_model_free(m);
+        tess_tensors_free(t);
+        return NULL;
+    }
+    m->mapped = t;
+    return m;
+}
 
 static void tell_fallback(const char *dir, const tess_pack_report *r)
 {
@@ -139,7 +202,10 @@ tess_status tess_model_open_embedder(const char *dir, tess_precision precision, 
     if (packs) {
         return open_packed(dir, packs, match.fingerprint, out);
     }
-    TESS_TRY(tess_model_open(dir, precision, out));
+    *out = open_mapped(dir, precision);
+    if (!*out) {
+        TESS_TRY(tess_model_open(dir, precision, out));
+    }
     st = pack_in_memory(*out, dir, precision);
     if (st) {
         tess_model_free(*out);

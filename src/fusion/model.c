@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define CONFIG_FILE    "open_clip_config.json"
-#define WEIGHTS_FILE   "open_clip_model.safetensors"
+#define WEIGHTS_FILE   TESS_WEIGHTS_FILE
 #define SUMMARY_FILE   "tessera.json"
 
 #define SUMMARY_FORMAT 1
@@ -161,6 +161,7 @@ void tess_model_free(tess_model *m)
     tess_workspace_free(m->workspace);
     tess_store_free(m->store);
     tess__packs_free(m->packs);
+    tess_tensors_free(m->mapped);
     tess_tokenizer_close(m->tokenizer);
     tess_resizer_free(m->resizer);
     tess_picture_deinit(&m->picture);
@@ -394,6 +395,17 @@ static tess_status check_summary(tess_model *m, const char *path)
     return st;
 }
 
+tess_status tess__model_check_summary(tess_model *m, const char *dir)
+{
+    char *path = tess_format("%s/" SUMMARY_FILE, dir);
+    tess_status st = path ? TESS_OK : TESS_NOMEM;
+    if (st == TESS_OK && tess_path_exists(path)) {
+        st = check_summary(m, path);
+    }
+    tess_free(path);
+    return st;
+}
+
 tess_status tess__model_open_config(const char *dir, tess_precision precision, tess_model **out)
 {
     *out = NULL;
@@ -418,14 +430,11 @@ tess_status tess_model_open(const char *dir, tess_precision precision, tess_mode
     tess_model *m = NULL;
     tess_arena paths = {0};
     const char *weights = tess_arena_format(&paths, "%s/" WEIGHTS_FILE, dir);
-    const char *summary = tess_arena_format(&paths, "%s/" SUMMARY_FILE, dir);
-    tess_status st = weights && summary ? TESS_OK : TESS_NOMEM;
+    tess_status st = weights ? TESS_OK : TESS_NOMEM;
     st = st ? st : tess__model_open_config(dir, precision, &m);
     st = st ? st : tess_store_allocate(m->store);
     st = st ? st : load_weights(m, weights);
-    if (st == TESS_OK && tess_path_exists(summary)) {
-        st = check_summary(m, summary);
-    }
+    st = st ? st : tess__model_check_summary(m, dir);
     tess_arena_deinit(&paths);
     if (st) {
         tess_model_free(m);

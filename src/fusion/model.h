@@ -24,6 +24,7 @@ struct tess_model {
     tess_tokenizer *tokenizer;
     tess_dtype dtype;
     struct tess_packs *packs; /* of a model that only embeds, or NULL */
+    tess_tensors *mapped;     /* whose memory the store uses, or NULL */
     char fingerprint[33];     /* as recorded with mapped packs; "": to be computed */
     tess_workspace *workspace;
     tess_lora *lora; /* NULL: none; see lora.h */
@@ -45,6 +46,9 @@ tess_value tess__picture_tower(tess_graph *g, const tess_model *m, tess_value pi
                                bool recompute);
 tess_value tess__caption_tower(tess_graph *g, const tess_model *m, tess_text_input in,
                                bool recompute);
+#define TESS_WEIGHTS_FILE "open_clip_model.safetensors"
+/* Against the fingerprint that the directory records, where it does. */
+TESS_MUST_USE tess_status tess__model_check_summary(tess_model *m, const char *dir);
 /* A directory's config and tokenizer, and a store that is not laid out. */
 TESS_MUST_USE tess_status tess__model_open_config(const char *dir, tess_precision precision,
                                                   tess_model **out);

@@ -160,6 +160,49 @@ static void test_weights_are_not_read(void **state)
     tess_free((void *)(uintptr_t)weights);
 }
 
+/* Without a packed file a checkpoint is used where it lies: the bytes that a copy gives. */
+static void test_weights_where_they_lie(void **state)
+{
+    (void)state;
+    const char *dir = make_dir("lying");
+    static float copied[ALL], lying[ALL];
+    tess_model *m = NULL;
+    int64_t n;
+    ok(tess_model_open_embedder(dir, TESS_PRECISION_F32, &m));
+    assert_null(tess_store_group(tess_model_store(m), "param", &n));
+    embed_all(m, lying);
+    tess_model_free(m);
+    char *weights = tess_format("%s/open_clip_model.safetensors", dir);
+    tess_tensors *t = NULL; /* one vector as bf16 without loss: it must be copied */
+    ok(tess_tensors_open(weights, &t));
+    tess_tensor *all = tess_alloc_array((size_t)tess_tensors_count(t), sizeof *all);
+    uint16_t halves[256];
+    for (int64_t i = 0; i < tess_tensors_count(t); i++) {
+        all[i] = *tess_tensors_at(t, i);
+        if (strcmp(all[i].name, "logit_scale") == 0) {
+            float x;
+            memcpy(&x, all[i].data, 4);
+            halves[0] = tess_bf16_from_f32(x);
+            assert_true(tess_f32_from_bf16(halves[0]) == x);
+            all[i].dtype = "BF16";
+            all[i].data = (const uint8_t *)halves;
+            all[i].n_bytes = 2;
+        }
+    }
+    char *again = tess_format("%s.again", weights);
+    ok(tess_tensors_save(again, all, tess_tensors_count(t), NULL, 0));
+    assert_int_equal(rename(again, weights), 0);
+    ok(tess_model_open_embedder(dir, TESS_PRECISION_F32, &m));
+    assert_non_null(tess_store_group(tess_model_store(m), "param", &n));
+    embed_all(m, copied);
+    assert_memory_equal(copied, lying, sizeof copied);
+    tess_model_free(m);
+    tess_tensors_free(t);
+    tess_free(all);
+    tess_free(again);
+    tess_free(weights);
+}
+
 /* ---- what does not belong ------------------------------------------------------------------ */
 
 static void test_other_weights_are_noticed(void **state)
@@ -386,6 +429,7 @@ int main(void)
         cmocka_unit_test(test_precisions_keep_their_cosine),
         cmocka_unit_test(test_mapped_is_as_copied),
         cmocka_unit_test(test_weights_are_not_read),
+        cmocka_unit_test(test_weights_where_they_lie),
         cmocka_unit_test(test_other_weights_are_noticed),
         cmocka_unit_test(test_a_copied_directory),
         cmocka_unit_test(test_damage_is_not_used),
