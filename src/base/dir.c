@@ -9,6 +9,7 @@
 #include <ftw.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,6 +25,38 @@ bool tess_path_is_dir(const char *path)
 {
     struct stat info;
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+/* True when what is at `path` (still) is the directory that fd has open. */
+static bool is_at(const char *path, int fd)
+{
+    struct stat a, b;
+    return stat(path, &a) == 0 && fstat(fd, &b) == 0 && a.st_ino == b.st_ino &&
+           a.st_dev == b.st_dev;
+}
+
+tess_status tess_dir_lock(const char *path, const char *what, int *out_lock)
+{
+    *out_lock = -1;
+    TESS_TRY(tess_dir_make(path));
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        return tess__fail_errno("cannot open", path);
+    }
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && is_at(path, fd)) {
+        *out_lock = fd;
+        return TESS_OK;
+    }
+    close(fd);
+    return TESS_FAIL(TESS_INVALID, "%s: %s", path, what);
+}
+
+void tess_dir_unlock(int *lock)
+{
+    if (*lock > 0) {
+        close(*lock);
+    }
+    *lock = -1;
 }
 
 tess_status tess_path_rename(const char *from, const char *to)

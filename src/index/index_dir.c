@@ -51,15 +51,7 @@ static bool is_same(const char *work, int fd)
 
 static tess_status lock(tess__place *p)
 {
-    TESS_TRY(tess_dir_make(p->work));
-    p->lock_fd = open(p->work, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (p->lock_fd < 0) {
-        return tess__fail_errno("cannot open", p->work);
-    }
-    if (flock(p->lock_fd, LOCK_EX | LOCK_NB) != 0 || !is_same(p->work, p->lock_fd)) {
-        close(p->lock_fd);
-        return TESS_FAIL(TESS_INVALID, "%s: another build of this index is running", p->work);
-    }
+    TESS_TRY(tess_dir_lock(p->work, "another build of this index is running", &p->lock_fd));
     p->has_lock = true;
     return TESS_OK;
 }

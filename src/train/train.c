@@ -326,6 +326,11 @@ static tess_status open_run(tess_run *r)
     TESS_TRY(open_model(r));
     TESS_TRY(open_data(r));
     TESS_TRY(resume(r));
+    /* What is refused before this leaves no directory behind. */
+    TESS_TRY(tess_dir_lock(r->o.run_dir,
+                           "another process is training in this directory: wait for it, or name "
+                           "another one with --name",
+                           &r->lock));
     tess_metrics_options m = {
         .dir = r->o.run_dir, .resume = r->o.resume != NULL, .resume_step = r->state.step};
     TESS_TRY(tess_metrics_open(&m, &r->metrics));
@@ -343,6 +348,7 @@ static void close_run(tess_run *r)
     tess_model_free(r->model);
     tess_free(r->checkpoints_dir);
     tess_free(r->last_checkpoint);
+    tess_dir_unlock(&r->lock);
 }
 
 /* ---- saving, evaluating -------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
 
 typedef struct tess_run {
     tess_train_options o; /* defaults filled in */
+    int lock;             /* on the run directory */
     tess_model *model;
     tess_trainer *trainer;
     tess_pipeline pipeline;

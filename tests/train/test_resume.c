@@ -82,6 +82,7 @@ static tess_train_options rich_options(const char *name)
     o.grad_clip_norm = 1;
     o.warmup = 3;
     o.lr_scheduler = "cosine";
+    o.optimizer = "muon";
     o.val_data = o.train_data;
     o.val_caption_key = "captions";
     o.val_frequency = 1;
