@@ -174,8 +174,8 @@ void tess_appender_close(tess_appender *a);
 TESS_MUST_USE tess_status tess_dir_make(const char *path); /* with its parents; existing is fine */
 TESS_MUST_USE tess_status tess_dir_remove(const char *path); /* with all below; absent is fine */
 TESS_MUST_USE tess_status tess_dir_sync(const char *path);   /* makes renames inside it durable */
-/* Makes a directory when need be and holds it for this process alone, until the lock is given back or
- * the process ends however it does.  TESS_INVALID: another one has it (`what` is said of it). */
+/* Makes a directory when need be and holds it for this process alone, until the lock is given back
+ * or the process ends however it does.  TESS_INVALID: another one has it (`what` is said of it). */
 TESS_MUST_USE tess_status tess_dir_lock(const char *path, const char *what, int *out_lock);
 void tess_dir_unlock(int *lock); /* -1 and 0 are no locks; becomes -1 */
 TESS_MUST_USE tess_status tess_path_rename(const char *from, const char *to);
