@@ -156,6 +156,7 @@ fuzz: $(FUZZ)
 # The benches' programs: bench/<name>.c, each linked with one floor's archives.
 BENCH_decode   := vision
 BENCH_inference := fusion
+BENCH_lora     := fusion
 BENCH_matmul   := tensor
 BENCH_tokenize := text
 BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
