@@ -116,8 +116,39 @@ def repeat(context):
         raise SystemExit('bench: repeat: these differ: %s' % (' '.join(differ) or 'no files'))
 
 
+def lora(context):
+    """Memory and time of training steps at ViT-B/32 size, all weights and adapters in turn."""
+    logs = os.path.join(context.work, 'runs')
+    shutil.rmtree(os.path.join(logs, 'lora'), ignore_errors=True)
+    common.Run([context.tessera, 'train', '--train-data', context.shards, '--model',
+                'bench/models/clip_b32.json', '--tokenizer', context.tokenizer, '--batch-size', '2',
+                '--steps', '1', '--logs', logs, '--name', 'lora', '-q'])
+    model, batch, tokens, rank = os.path.join(logs, 'lora', 'model'), 32, 20, 8
+    modes = (('all weights', 0, 'none'), ('q_proj,v_proj', rank, 'q_proj,v_proj'),
+             ('all-linear', rank, 'all-linear'))
+    rows = []
+    for recompute in (0, 1):
+        found = [json.loads(common.Run([context.program('lora'), model, str(batch), str(tokens),
+                                        str(r), target, str(recompute), '2']).out)
+                 for _, r, target in modes]
+        for (name, _, _), one in zip(modes, found):
+            held = one['states_mb'] + one['workspace_mb']
+            whole = found[0]['states_mb'] + found[0]['workspace_mb']
+            rows.append({'trained': name, 'grad_checkpointing': bool(recompute), **one,
+                         'held_mb': round(held, 1), 'held_ratio': round(held / whole, 3),
+                         'peak_rss_ratio': round(one['peak_rss_mb'] / found[0]['peak_rss_mb'], 3),
+                         'step_ratio': round(one['step_s'] / found[0]['step_s'], 2)})
+            common.say('%-14s checkpointing %d: %.0f MB held (%.3f), %.0f MB peak RSS (%.3f)' % (
+                name, recompute, held, rows[-1]['held_ratio'], one['peak_rss_mb'],
+                rows[-1]['peak_rss_ratio']))
+    shutil.rmtree(os.path.join(logs, 'lora'), ignore_errors=True)
+    common.write(context, 'lora', {
+        'what': 'memory of a training step, ViT-B/32 towers, adapters of rank %d' % rank,
+        'batch': batch, 'tokens_per_caption': tokens, 'load': common.median_load(), 'rows': rows})
+
+
 BENCHES = {'train': train_rate.bench, 'decode': decode, 'tokenize': tokenize, 'search': search,
-           'quality': quality, 'repeat': repeat}
+           'quality': quality, 'repeat': repeat, 'lora': lora}
 
 
 def main():

@@ -147,6 +147,9 @@ TESS_MUST_USE tess_status tess_file_read(const char *path, size_t max_bytes, uin
 /* Maps a file read-only.  Empty files map to data NULL, n_bytes 0. */
 TESS_MUST_USE tess_status tess_file_map(const char *path, tess_bytes *out);
 void tess_file_unmap(tess_bytes *map);
+/* Gives back the memory of whole pages inside a part of a mapped file, which is read again when it
+ * is touched: what was copied need not be held twice. */
+void tess_file_forget(const void *data, size_t n_bytes);
 
 /* A file that is whole or absent: written beside its final name, flushed, fsynced, renamed, and the
  * directory fsynced on commit.  Abort removes the temporary.  Where commit fails, what stood under

@@ -306,6 +306,8 @@ TESS_MUST_USE tess_status tess_tensors_open(const char *path, tess_tensors **out
 TESS_MUST_USE tess_status tess_tensors_parse(tess_bytes bytes, const char *name,
                                              tess_tensors **out); /* borrows bytes */
 void tess_tensors_free(tess_tensors *t);
+/* The data of x will not be needed soon: its memory goes back where the file is mapped. */
+void tess_tensors_forget(const tess_tensors *t, const tess_tensor *x);
 int64_t tess_tensors_count(const tess_tensors *t);
 const tess_tensor *tess_tensors_at(const tess_tensors *t, int64_t i); /* in the file's order */
 const tess_tensor *tess_tensors_find(const tess_tensors *t, const char *name);

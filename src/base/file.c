@@ -125,3 +125,13 @@ void tess_file_unmap(tess_bytes *map)
     }
     *map = (tess_bytes){0};
 }
+
+void tess_file_forget(const void *data, size_t n_bytes)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t begin = ((uintptr_t)data + page - 1) / page * page;
+    const uintptr_t end = ((uintptr_t)data + n_bytes) / page * page;
+    if (begin < end) {
+        madvise((void *)begin, end - begin, MADV_DONTNEED); /* advice: may fail */
+    }
+}

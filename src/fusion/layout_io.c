@@ -134,6 +134,7 @@ static tess_status read_param(loading *l, const param *p, const char **out_type)
         } else {
             finite = read_part(t, p, &place.rules[i]);
         }
+        tess_tensors_forget(l->tensors, t);
         if (!finite) {
             tess__misfits_add(&l->wrong, "NaN or infinity in", l->name.data);
         }

@@ -220,6 +220,13 @@ tess_status tess_tensors_open(const char *path, tess_tensors **out)
     return open_bytes(map, true, path, out);
 }
 
+void tess_tensors_forget(const tess_tensors *t, const tess_tensor *x)
+{
+    if (t->mapped) {
+        tess_file_forget(x->data, x->n_bytes);
+    }
+}
+
 void tess_tensors_free(tess_tensors *t)
 {
     if (!t) {
