@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera export onnx: a model as ONNX files, under the names of those who read them. */
+#include "cli/query.h"
 #include "cli/verbs.h"
 
 #include <string.h>
@@ -7,6 +8,7 @@
 #include "tessera/fusion.h"
 
 typedef struct export_values {
+    cli_list adapters;
     const char *model, *out, *naming, *batch, *precision;
     bool external_data;
 } export_values;
@@ -18,6 +20,7 @@ static const cli_option export_options[] = {
      CLI_AT(export_values, model),
      .value = "DIR",
      .help = "Model directory"},
+    CLI_ADAPTER(export_values, adapters),
     {.name = "out",
      .short_name = 'o',
      .kind = CLI_PATH,
@@ -105,6 +108,17 @@ static tess_status print_files(const char *dir, bool json)
     return st;
 }
 
+/* Adapters are merged: an exported model has no others. */
+static tess_status open_merged(const export_values *v, tess_model **out)
+{
+    TESS_TRY(tess_model_open(v->model, TESS_PRECISION_F32, out));
+    if (v->adapters.n_items == 0) {
+        return TESS_OK;
+    }
+    TESS_TRY(tess_model_adapt(*out, v->adapters.items, v->adapters.n_items));
+    return tess_model_merge_adapters(*out);
+}
+
 static tess_status run_export(cli_command *cmd)
 {
     const export_values *v = cmd->values;
@@ -118,7 +132,7 @@ static tess_status run_export(cli_command *cmd)
         .model_dir = strncmp(v->model, "local-dir:", 10) == 0 ? v->model + 10 : v->model};
     TESS_TRY(read_batch(cmd, v->batch, &o.batch));
     tess_model *m = NULL;
-    tess_status st = tess_model_open(v->model, TESS_PRECISION_F32, &m);
+    tess_status st = open_merged(v, &m);
     st = st ? st : tess_model_export_onnx(m, v->out, &o);
     st = st ? st : print_files(v->out, cmd->common.json);
     tess_model_free(m);

@@ -172,34 +172,35 @@ static tess_status save_tokenizer_config(const tess_model *m, const char *model_
     return st;
 }
 
-static tess_status is_json(const char *path, bool *out)
+/* tokenizer.json under that name, whatever the model calls it; else the model's files as they are,
+ * and a word about what a consumer will miss. */
+static tess_status save_tokenizer_files(const tess_model *m, const char *dir)
 {
-    tess_bytes map = {0};
-    TESS_TRY(tess_file_map(path, &map));
-    *out = map.n_bytes > 0 && map.data[0] == '{';
-    tess_file_unmap(&map);
-    return TESS_OK;
-}
-
-/* The file that the model has, under the name that tells what it is. */
-static tess_status save_tokenizer(const tess_model *m, const tess_onnx_export *o, const char *dir)
-{
-    tess_arena a = {0};
-    bool json = false;
-    const char *path = path_in(&a, dir, "tokenizer.json");
-    const char *own = path_in(&a, dir, m->config.text.tokenizer);
-    const char *config = path_in(&a, dir, "tokenizer_config.json");
-    tess_status st = path && own && config ? tess_tokenizer_save(m->tokenizer, path) : TESS_NOMEM;
-    st = st ? st : is_json(path, &json);
-    if (st == TESS_OK && !json) {
+    const char *name = tess_tokenizer_file(m->tokenizer, 0);
+    const size_t n = strlen(name);
+    const bool json =
+        n > 5 && strcmp(name + n - 5, ".json") == 0 && strcmp(name, "vocab.json") != 0;
+    if (!json) {
         tess_log(TESS_LOG_WARN,
                  "no tokenizer.json: this model's tokenizer is %s (%s), which goes along; a "
                  "consumer that wants tokenizer.json needs it converted",
-                 m->config.text.tokenizer, tess_tokenizer_kind(m->tokenizer));
-        st = tess_path_rename(path, own);
+                 name, tess_tokenizer_kind(m->tokenizer));
+        return tess_tokenizer_save_dir(m->tokenizer, dir);
     }
-    st = st ? st : save_tokenizer_config(m, o->model_dir, config);
-    tess_arena_deinit(&a);
+    char *path = tess_format("%s/tokenizer.json", dir);
+    const tess_status st = path ? tess_tokenizer_save(m->tokenizer, path) : TESS_NOMEM;
+    tess_free(path);
+    return st;
+}
+
+static tess_status save_tokenizer(const tess_model *m, const tess_onnx_export *o, const char *dir)
+{
+    char *config = tess_format("%s/tokenizer_config.json", dir);
+    tess_status st = config ? save_tokenizer_files(m, dir) : TESS_NOMEM;
+    if (st == TESS_OK && !tess_path_exists(config)) {
+        st = save_tokenizer_config(m, o->model_dir, config);
+    }
+    tess_free(config);
     return st;
 }
 
@@ -315,11 +316,11 @@ tess_status tess_model_export_onnx(tess_model *m, const char *dir, const tess_on
     while (n > 1 && dir[n - 1] == '/') {
         n--;
     }
-    if (m->dtype != TESS_F32) {
+    if (m->packs || m->dtype != TESS_F32) {
         return TESS_FAIL(TESS_INVALID,
                          "exporting to %s: expected a model that is open in f32, "
                          "found %s",
-                         dir, tess_dtype_name(m->dtype));
+                         dir, tess_model_mode(m));
     }
     char *plain = tess_strndup(dir, n), *fresh = tess_format("%.*s.exporting", (int)n, dir);
     const tess_status st = plain && fresh ? save_beside(m, o, plain, fresh) : TESS_NOMEM;

@@ -9,8 +9,9 @@ import tiny
 from PIL import Image
 
 BATCHES = (1, 3, 8)
-TEXTS = ("a red car", "ein Haus am See", "x", "кошка спит на диване", "two dogs run over a green field "
-         "while a third one sleeps under the old tree", "B", "a cat", "grüne Wiese")
+TEXTS = ("a red car", "ein Haus am See", "x", "кошка спит на диване",
+         "two dogs run over a green field while a third one sleeps under the old tree", "B", "a cat",
+         "grüne Wiese")
 
 # Changes of tiny's model.json: (vision_cfg, text_cfg).
 VARIANTS = {
@@ -32,7 +33,7 @@ def environment():
     return tiny.environment(TESSERA_ISA="avx2")
 
 
-def make(work, name, vision, text):
+def make(work, name, vision, text, tokenizer=None):
     """A model directory of this variant after one update."""
     with open(f"{work}/model.json", encoding="utf-8") as f:
         config = json.load(f)
@@ -44,14 +45,14 @@ def make(work, name, vision, text):
     with open(path, "w", encoding="utf-8") as f:
         json.dump(config, f)
     done = tiny.run("train", "--train-data", f"{work}/tiny.tar", "--model", path, "--tokenizer",
-                    f"{work}/spm.model", "--logs", f"{work}/logs", "--name", name, "--batch-size", 8,
-                    "--steps", 1, "--lr", 1e-2, "--seed", 1, "--quiet", env=environment())
+                    tokenizer or f"{work}/spm.model", "--logs", f"{work}/logs", "--name", name,
+                    "--batch-size", 8, "--steps", 1, "--lr", 1e-2, "--seed", 1, "--quiet", env=environment())
     assert done.returncode == 0, done.stderr.decode()
     return f"{work}/logs/{name}/model"
 
 
 def vector(model, *what):
-    done = tiny.run("embed", "--model", model, *what, env=environment())
+    done = tiny.run("embed", "--model", model, "--precision", "f32", *what, env=environment())
     assert done.returncode == 0, done.stderr.decode()
     return json.loads(done.stdout)
 
@@ -66,7 +67,7 @@ def pictures(work, size):
     return paths
 
 
-def wanted(work, model):
+def wanted(work, model, *more):
     """What `tessera embed` says of the pictures and texts, and what a consumer gives the models."""
     with open(f"{model}/open_clip_config.json", encoding="utf-8") as f:
         config = json.load(f)
@@ -82,8 +83,9 @@ def wanted(work, model):
                         "--max-length", text["context_length"], "--json", t)
         ids.append(json.loads(done.stdout)["ids"])
     return {"text_cfg": text, "pictures": np.stack(pixels).transpose(0, 3, 1, 2).astype(np.float32),
-            "ids": ids, "picture_vectors": np.array([vector(model, "--image", x) for x in paths]),
-            "text_vectors": np.array([vector(model, "--text", t) for t in TEXTS])}
+            "ids": ids,
+            "picture_vectors": np.array([vector(model, "--image", x, *more) for x in paths]),
+            "text_vectors": np.array([vector(model, "--text", t, *more) for t in TEXTS])}
 
 
 def text_inputs(want, begin, n, naming):

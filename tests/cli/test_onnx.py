@@ -4,6 +4,7 @@
 tower, batches of 1, 3 and 8, texts of several lengths and both namings; and what export refuses."""
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -68,6 +69,45 @@ def check_options(work, model):
         tiny.check("tokenizer_config.json", json.load(f)["eos_token"] == "</s>")
 
 
+def check_adapter(work, model):
+    """An export with an adapter is that of the merged weights."""
+    done = tiny.run("train", "--train-data", f"{work}/tiny.tar", "--model", model, "--logs",
+                    f"{work}/logs", "--name", "adapter", "--batch-size", 8, "--steps", 2, "--lr",
+                    2e-2, "--lora-rank", 2, "--quiet", env=onnx_models.environment())
+    tiny.check("an adapter is trained", done.returncode == 0, done.stderr)
+    adapter = ("--adapter", f"{work}/logs/adapter/adapter:3")
+    onnx_models.export(model, f"{work}/adapted", "immich", *adapter)
+    plain, adapted = onnx_models.wanted(work, model), onnx_models.wanted(work, model, *adapter)
+    moved = np.abs(plain["picture_vectors"] - adapted["picture_vectors"]).max()
+    off = onnx_models.differences(adapted, f"{work}/adapted", "immich", open_model)
+    tiny.check("with an adapter", max(off) < LIMIT < moved, (off, moved))
+
+
+def check_tokenizer_json(work):
+    """A model with a tokenizer.json gives it on; others say what is missing."""
+    folder = os.path.join(tiny.ROOT, "tests/fixtures/text/hf/xlmr")
+    with open(f"{folder}/tokenizer.json", encoding="utf-8") as f:
+        vocab = json.load(f)
+    n = 1 + max([len(vocab["model"]["vocab"]) - 1, *(t["id"] for t in vocab["added_tokens"])])
+    os.makedirs(f"{work}/json")
+    shutil.copy(f"{folder}/tokenizer.json", f"{work}/json/own.json")
+    model = onnx_models.make(work, "json/model", {}, {"vocab_size": n, "eos_id": 2, "tokenizer":
+                                                      "own.json"}, f"{work}/json/own.json")
+    for naming, part in (("immich", "/textual"), ("optimum", "")):
+        out = f"{work}/json/{naming}"
+        done = tiny.run("export", "onnx", "--model", model, "--out", out, "--naming", naming)
+        tiny.check(f"{naming} with tokenizer.json", done.returncode == 0 and
+                   b"no tokenizer.json" not in done.stderr, done.stderr)
+        with open(f"{out}{part}/tokenizer.json", encoding="utf-8") as f:
+            tiny.check(f"{naming}: the same tokenizer", json.load(f) == vocab)
+        with open(f"{out}{part}/tokenizer_config.json", encoding="utf-8") as f:
+            tiny.check(f"{naming}: its tokens", json.load(f)["eos_token"] == "</s>")
+    out = f"{work}/no_json"
+    done = tiny.run("export", "onnx", "--model", f"{work}/logs/mean/model", "--out", out)
+    tiny.check("a missing tokenizer.json is said", b"no tokenizer.json" in done.stderr and
+               os.path.exists(f"{out}/textual/spm.model"), done.stderr)
+
+
 def refused(what, words, *args, env=None):
     done = tiny.run("export", "onnx", *args, env=env)
     problem = tiny.complaint(done)
@@ -127,6 +167,8 @@ def main():
         check_inputs()
         model = f"{work}/logs/class_token/model"
         check_options(work, model)
+        check_adapter(work, model)
+        check_tokenizer_json(work)
         check_refusals(work, model)
         check_faults(work, model)
     finally:
