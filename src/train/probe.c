@@ -19,6 +19,8 @@
 #define TOLERANCE      1e-6
 #define DECAYS         97
 #define FIRST_STEP     16 /* 7 of 97 */
+/* Weights below which a product takes less time than waking another thread for it. */
+#define SINGLE_MAX     16384
 
 typedef struct fit {
     const tess__features *data;
@@ -48,18 +50,21 @@ static tess_status fit_init(fit *f)
     if (!f->x || !f->weights || !f->gradient || !f->logits) {
         return TESS_NOMEM;
     }
+    bool small = f->n_classes * f->wide < SINGLE_MAX;
     tess_matmul_spec forward = {.m = ROWS,
                                 .n = f->n_classes,
                                 .k = f->wide,
                                 .in = TESS_F32,
                                 .out = TESS_F32,
-                                .b_trans = true};
+                                .b_trans = true,
+                                .single = small};
     tess_matmul_spec backward = {.m = f->n_classes,
                                  .n = f->wide,
                                  .k = ROWS,
                                  .in = TESS_F32,
                                  .out = TESS_F32,
-                                 .a_trans = true};
+                                 .a_trans = true,
+                                 .single = small};
     TESS_TRY(add_product(f, &forward, &f->forward));
     TESS_TRY(add_product(f, &backward, &f->backward));
     f->scratch = tess_alloc(f->scratch_bytes);
@@ -157,6 +162,7 @@ tess_status tess__probe_fit(tess__probe *p, const tess__features *train, double 
     }
     if (st == TESS_OK) {
         p->n_iterations = r.n_iterations;
+        p->n_calls = r.n_calls;
         p->loss = r.value;
         p->gradient = r.gradient;
     }
@@ -203,8 +209,11 @@ static tess_status try_decay(search *s, int i)
         TESS_TRY(tess__probe_fit(s->probe, s->train, decay_of(i)));
         TESS_TRY(tess__probe_rank(s->probe, s->val, s->ranks));
         s->accuracy[i] = tess__recall_at(s->ranks, s->val->n, 1);
-        tess_log(TESS_LOG_DEBUG, "linear probe: weight decay %.3g: %.4f of the validation rows",
-                 decay_of(i), s->accuracy[i]);
+        tess_log(TESS_LOG_DEBUG,
+                 "linear probe: weight decay %.3g: %.4f of the validation rows; %lld iterations, "
+                 "%lld calls, gradient %.2g",
+                 decay_of(i), s->accuracy[i], (long long)s->probe->n_iterations,
+                 (long long)s->probe->n_calls, s->probe->gradient);
     }
     if (s->best < 0 || s->accuracy[i] > s->accuracy[s->best]) {
         s->best = i;

@@ -14,7 +14,7 @@ typedef struct tess__features {
 typedef struct tess__probe {
     int64_t dim, n_classes; /* Z, C */
     float *weights;         /* (C,Z+1), the last column the bias */
-    int64_t n_iterations;
+    int64_t n_iterations, n_calls;
     double loss, gradient;
 } tess__probe;
 
