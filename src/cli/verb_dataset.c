@@ -11,7 +11,7 @@ typedef struct check_values {
 static const cli_option check_options[] = {
     {.name = "dataset-type",
      .kind = CLI_CHOICE,
-     .choices = "auto|webdataset|csv|jsonl|folder",
+     .choices = "auto|webdataset|csv|jsonl|folder|xtd10|crossmodal3600",
      .fallback = "auto",
      CLI_AT(check_values, dataset_type),
      .help = "What the sources are"},

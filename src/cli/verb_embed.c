@@ -45,7 +45,7 @@ static const cli_option embed_options[] = {
      .help = "Embed every picture of these"},
     {.name = "dataset-type",
      .kind = CLI_CHOICE,
-     .choices = "auto|webdataset|csv|jsonl|folder",
+     .choices = "auto|webdataset|csv|jsonl|folder|xtd10|crossmodal3600",
      .fallback = "auto",
      CLI_AT(embed_values, dataset_type),
      .help = "What the sources are"},

@@ -34,7 +34,7 @@ static const cli_option build_options[] = {
      .help = "WebDataset shards, a CSV, TSV or JSONL file, or a folder of pictures"},
     {.name = "dataset-type",
      .kind = CLI_CHOICE,
-     .choices = "auto|webdataset|csv|jsonl|folder",
+     .choices = "auto|webdataset|csv|jsonl|folder|xtd10|crossmodal3600",
      .fallback = "auto",
      CLI_AT(build_values, dataset_type),
      .help = "What the sources are"},

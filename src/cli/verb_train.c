@@ -41,7 +41,7 @@ static const cli_option train_options[] = {
              "folder of pictures"},
     {.name = "dataset-type",
      .kind = CLI_CHOICE,
-     .choices = "auto|webdataset|csv|jsonl|folder",
+     .choices = "auto|webdataset|csv|jsonl|folder|xtd10|crossmodal3600",
      .fallback = "auto",
      AT(dataset_type),
      DATA,
