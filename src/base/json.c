@@ -74,10 +74,12 @@ tess_status tess_json_parse(const char *text, size_t n_bytes, const char *name, 
     out_of_memory = false;
     doc->root = json_loadb(n_bytes > 0 ? text : "", n_bytes,
                            JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
-    if (doc->root != NULL) {
+    /* Jansson drops bytes of a string where its buffer could not grow, and goes on. */
+    if (doc->root != NULL && !out_of_memory) {
         *out = doc;
         return TESS_OK;
     }
+    json_decref(doc->root);
     tess_free(doc);
     if (out_of_memory) {
         return TESS_FAIL(TESS_NOMEM, "%s: out of memory while reading JSON", name);

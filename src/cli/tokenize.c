@@ -8,7 +8,7 @@
 
 typedef struct tokenize_values {
     const char *model, *format;
-    bool bos, eos, clean;
+    bool bos, eos, special, clean;
     int64_t max_length;
 } tokenize_values;
 
@@ -17,7 +17,9 @@ static const cli_option tokenize_options[] = {
      .short_name = 'm',
      .kind = CLI_PATH,
      CLI_AT(tokenize_values, model),
-     .help = "SentencePiece .model file"},
+     .help =
+         "Tokenizer file (.model, tokenizer.json, vocab.txt, CLIP's vocabulary) or the directory "
+         "of a model"},
     {.name = "format",
      .kind = CLI_CHOICE,
      .choices = "both|ids|pieces",
@@ -27,6 +29,9 @@ static const cli_option tokenize_options[] = {
              "them"},
     {.name = "bos", CLI_AT(tokenize_values, bos), .help = "Begin with the begin-of-text id"},
     {.name = "eos", CLI_AT(tokenize_values, eos), .help = "End with the end-of-text id"},
+    {.name = "special",
+     CLI_AT(tokenize_values, special),
+     .help = "Put the model's own special ids around the text: [CLS] and [SEP], <s> and </s>, ..."},
     {.name = "clean",
      CLI_AT(tokenize_values, clean),
      .help = "Clean the text first, as training and search do"},
@@ -97,6 +102,7 @@ static tess_status tokenize_one(work *w, const char *text, size_t n_bytes)
     const tess_encode_options options = {
         .add_bos = w->values->bos,
         .add_eos = w->values->eos,
+        .add_special = w->values->special,
         .max_ids = (size_t)w->values->max_length,
         .scratch = w->scratch,
     };
@@ -173,7 +179,7 @@ static tess_status run_tokenize(cli_command *cmd)
 {
     work w = {.values = cmd->values, .json = cmd->common.json};
     if (w.values->model == NULL) {
-        return cli_usage_error(cmd, "tokenize needs --model FILE");
+        return cli_usage_error(cmd, "tokenize needs --model FILE or DIRECTORY");
     }
     tess_status st = tokenize_all(&w, cmd);
     tess_tokenizer_scratch_free(w.scratch);
@@ -194,6 +200,8 @@ const cli_verb cli_verb_tokenize = {
     .positional = "[TEXT...]",
     .max_args = -1,
     .examples = "One text:\n$ tessera tokenize --model spm.model \"a red car\"\n"
+                "As a model of Hugging Face gets it:\n"
+                "$ tessera tokenize --model models/bert-base --special \"a red car\"\n"
                 "The lines of a file, as JSON:\n"
                 "$ tessera tokenize --model spm.model --json - < captions.txt",
     .about = "Without TEXT, or with -, the lines of standard input are read.",

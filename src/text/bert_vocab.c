@@ -29,20 +29,6 @@ static tess_status read_lines(tess__pipe *p, const uint8_t *data, size_t n)
     return tess__vocab_build(&p->vocab);
 }
 
-/* The five special tokens are found in the raw text, as the tokenizer adds them. */
-static tess_status add_tokens(tess__pipe *p, const tess_tokenizer *t)
-{
-    static const tess__special which[] = {TESS__UNK, TESS__SEP, TESS__PAD, TESS__CLS, TESS__MASK};
-    for (int64_t i = 0; i < TESS_COUNT(which); i++) {
-        int32_t id = t->special[which[i]];
-        if (id >= 0) {
-            tess__added a = {.text = p->vocab.pieces[id], .id = id, .special = true};
-            TESS_TRY(tess__pipe_add_token(p, a));
-        }
-    }
-    return TESS_OK;
-}
-
 static tess_status add_steps(tess__pipe *p, const tess_json *config)
 {
     bool lower, chinese, strip;
@@ -76,7 +62,7 @@ static tess_status build(tess__pipe *p, tess_tokenizer *t, const tess__open_opti
     if (t->special[TESS__CLS] < 0 || t->special[TESS__SEP] < 0) {
         return TESS_FAIL(TESS_FORMAT, "vocab.txt has no [CLS] or no [SEP]");
     }
-    TESS_TRY(add_tokens(p, t));
+    TESS_TRY(tess__pipe_add_specials(p, t));
     t->prefix[t->n_prefix++] = t->special[TESS__CLS];
     t->suffix[t->n_suffix++] = t->special[TESS__SEP];
     return tess__pipe_finish(p, t, "wordpiece");

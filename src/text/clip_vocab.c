@@ -235,17 +235,7 @@ static tess_status make_hf(tess__pipe *p, tess_tokenizer *t, const tess__open_op
     if (tess__config_token(o, "pad_token") == NULL) {
         t->special[TESS__PAD] = eos;
     }
-    for (int i = 0; i < TESS__SPECIALS; i++) {
-        int32_t id = t->special[i];
-        bool again = id < 0;
-        for (int k = 0; k < i; k++) {
-            again = again || t->special[k] == id;
-        }
-        if (!again) {
-            tess__added a = {.text = p->vocab.pieces[id], .id = id, .special = true};
-            TESS_TRY(tess__pipe_add_token(p, a));
-        }
-    }
+    TESS_TRY(tess__pipe_add_specials(p, t));
     t->prefix[t->n_prefix++] = bos;
     t->suffix[t->n_suffix++] = eos;
     return tess__pipe_finish(p, t, "bpe");

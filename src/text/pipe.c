@@ -274,7 +274,7 @@ int32_t tess__pipe_find(const tess__pipe *p, const char *piece, size_t n_bytes)
             return a->id;
         }
     }
-    if (p->encode == tess__spm_word_encode) {
+    if (tess__pipe_is_spm(p)) {
         return tess__spm_find(&p->spm, piece, n_bytes);
     }
     return tess__vocab_find(&p->vocab, piece, n_bytes);
@@ -288,7 +288,7 @@ static int32_t find(const void *self, const char *piece, size_t n_bytes)
 static tess_bytes piece_of(const void *self, int32_t id)
 {
     const tess__pipe *p = self;
-    if (p->encode == tess__spm_word_encode) {
+    if (tess__pipe_is_spm(p)) {
         const tess__piece *piece = &p->spm.model.pieces[id];
         return (tess_bytes){(const uint8_t *)piece->text, piece->n_bytes};
     }

@@ -117,8 +117,9 @@ struct tess__pipe {
 
     tess__word_fn *encode;
     int32_t unk_id; /* -1: unknown characters vanish (BPE without unk_token) */
-    /* WordPiece: before a piece that continues a word.  BPE: before and behind. */
+    /* WordPiece: before a piece that continues a word.  BPE: before and behind.  SigLIP: "<unk>" */
     tess_bytes prefix, suffix;
+    size_t n_lead_ids;    /* SigLIP: ids of `prefix` before a stretch, to be cut off */
     uint32_t prefix_node; /* where `prefix` ends in the trie, 0: it is no prefix of a piece */
     size_t max_word_chars;
     bool fuse_unk, byte_fallback;
@@ -143,6 +144,8 @@ void tess__pipe_free(void *p);
 tess__step *tess__pipe_add_normal(tess__pipe *p, tess__step_fn *run, const char *type);
 tess__step *tess__pipe_add_split(tess__pipe *p, tess__step_fn *run, const char *type);
 TESS_MUST_USE tess_status tess__pipe_add_token(tess__pipe *p, tess__added token);
+/* t's special tokens, each once, to be found in the raw text; their ids have pieces. */
+TESS_MUST_USE tess_status tess__pipe_add_specials(tess__pipe *p, const tess_tokenizer *t);
 /* Checks and indexes what was filled in, and makes it t's: kind, vocabulary, hash.  t's special ids
  * and template must stand. */
 TESS_MUST_USE tess_status tess__pipe_finish(tess__pipe *p, tess_tokenizer *t, const char *name);
@@ -177,10 +180,16 @@ tess__step_fn tess__normal_bert, tess__normal_lower, tess__normal_nfc, tess__nor
     tess__normal_precompiled, tess__normal_siglip;
 /* Pre-tokenizers. */
 tess__step_fn tess__split_bert, tess__split_space, tess__split_metaspace, tess__split_clip,
-    tess__split_bytes, tess__split_merged_with_previous;
+    tess__split_bytes, tess__split_merged_with_previous, tess__split_prefix_first;
 
 /* Models. */
 tess__word_fn tess__wordpiece_encode, tess__merges_encode, tess__lattice_encode,
-    tess__spm_word_encode;
+    tess__spm_word_encode, tess__siglip_word_encode;
+
+/* The pieces are those of `spm`, not of `vocab`. */
+static inline bool tess__pipe_is_spm(const tess__pipe *p)
+{
+    return p->encode == tess__spm_word_encode || p->encode == tess__siglip_word_encode;
+}
 
 #endif

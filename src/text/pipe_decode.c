@@ -120,7 +120,7 @@ static void tidy(tess_buf *out, size_t from)
 void tess__pipe_decode(const void *self, tess_buf *out, const int32_t *ids, size_t n_ids)
 {
     const tess__pipe *p = self;
-    if (p->encode == tess__spm_word_encode) {
+    if (tess__pipe_is_spm(p)) {
         tess__spm_decode(&p->spm, out, ids, n_ids);
         return;
     }

@@ -53,6 +53,22 @@ void tess__fill_special(tess_tokenizer *t, const tess__open_options *o,
     }
 }
 
+tess_status tess__pipe_add_specials(tess__pipe *p, const tess_tokenizer *t)
+{
+    for (int i = 0; i < TESS__SPECIALS; i++) {
+        int32_t id = t->special[i];
+        bool again = id < 0;
+        for (int k = 0; k < i; k++) {
+            again = again || t->special[k] == id;
+        }
+        if (!again) {
+            tess__added a = {.text = p->vocab.pieces[id], .id = id, .special = true};
+            TESS_TRY(tess__pipe_add_token(p, a));
+        }
+    }
+    return TESS_OK;
+}
+
 /* ---- checking --------------------------------------------------------------------------- */
 
 static void find_bytes(tess__pipe *p)
@@ -159,7 +175,7 @@ static tess_status hash_all(const tess__pipe *p, tess_tokenizer *t)
     hash_steps(h, p->split, p->n_split);
     hash_added(h, p);
     hash_model(h, p);
-    if (p->encode == tess__spm_word_encode) {
+    if (tess__pipe_is_spm(p)) {
         tess__spm_hash(&p->spm, h);
     }
     tess__hash_bytes(h, t->prefix, t->n_prefix * sizeof(t->prefix[0]));
@@ -174,9 +190,8 @@ tess_status tess__pipe_finish(tess__pipe *p, tess_tokenizer *t, const char *name
     t->name = name;
     t->kind = &tess__pipe_kind;
     t->self = p;
-    t->n_vocab =
-        p->encode == tess__spm_word_encode ? (int32_t)p->spm.model.n_pieces : (int32_t)p->vocab.n;
-    if (p->encode != tess__spm_word_encode) {
+    t->n_vocab = tess__pipe_is_spm(p) ? (int32_t)p->spm.model.n_pieces : (int32_t)p->vocab.n;
+    if (!tess__pipe_is_spm(p)) {
         find_bytes(p);
         TESS_TRY(check_added(p, &t->n_vocab));
     }

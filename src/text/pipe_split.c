@@ -110,6 +110,19 @@ tess_status tess__split_metaspace(const tess__step *step, tess__pipe_scratch *s)
     return TESS_OK;
 }
 
+/* `from` before the word that begins the text, and before no other. */
+tess_status tess__split_prefix_first(const tess__step *step, tess__pipe_scratch *s)
+{
+    for (size_t i = 0; i < s->words.n; i++) {
+        tess__word w = s->words.words[i];
+        size_t start = s->out.n_bytes;
+        TESS_TRY(tess__span_put(&s->out, step->from.data, w.first ? step->from.n_bytes : 0));
+        TESS_TRY(tess__span_put(&s->out, s->in.data + w.pos, w.n_bytes));
+        TESS_TRY(tess__words_add(&s->cut, start, s->out.n_bytes - start, w.first));
+    }
+    return TESS_OK;
+}
+
 /* ---- regular expressions ---------------------------------------------------------------- */
 
 typedef enum sort { OTHER, LETTER, NUMBER, SPACE } sort;

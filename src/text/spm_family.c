@@ -5,6 +5,7 @@
  * special tokens before. */
 #include "text/open.h"
 #include "text/pipe_json.h"
+#include "text/scratch.h"
 
 #include <string.h>
 
@@ -62,14 +63,65 @@ static tess_status add_token(tess__pipe *p, const char *name, int32_t id, bool l
     return tess__pipe_add_token(p, a);
 }
 
+/* SiglipTokenizer puts the space before the whole text itself, so that a stretch behind a special
+ * token gets none; lest SentencePiece drop a leading space it encodes "<unk>" + stretch and cuts
+ * off what "<unk>" alone gives. */
+tess_status tess__siglip_word_encode(const tess__pipe *p, tess__run *r, const char *word, size_t n)
+{
+    tess__span_buf *text = &r->s->pipe.temp;
+    size_t start = r->out->n_ids, n_cut = p->n_lead_ids;
+    text->n_bytes = 0;
+    TESS_TRY(tess__span_put(text, p->prefix.data, p->prefix.n_bytes));
+    TESS_TRY(tess__span_put(text, word, n));
+    size_t most = r->max_ids;
+    r->max_ids = most < SIZE_MAX - n_cut ? most + n_cut : most;
+    r->score = 0;
+    r->after_unk = false;
+    TESS_TRY(tess__spm_encode(&p->spm, r, text->data, text->n_bytes));
+    r->max_ids = most;
+    size_t n_made = r->out->n_ids - start;
+    if (n_made >= n_cut) {
+        memmove(r->out->ids + start, r->out->ids + start + n_cut,
+                (n_made - n_cut) * sizeof(*r->out->ids));
+        r->out->n_ids -= n_cut;
+    }
+    return TESS_OK;
+}
+
+static tess_status count_lead(tess__pipe *p)
+{
+    tess_tokenizer_scratch *s = tess_tokenizer_scratch_new();
+    tess_ids ids = {0};
+    tess__run r = {.s = s, .out = &ids, .max_ids = SIZE_MAX};
+    tess_status st =
+        s != NULL ? tess__spm_encode(&p->spm, &r, (const char *)p->prefix.data, p->prefix.n_bytes)
+                  : TESS_NOMEM;
+    st = st == TESS_OK && r.no_memory ? TESS_NOMEM : st;
+    p->n_lead_ids = ids.n_ids;
+    tess_ids_deinit(&ids);
+    tess_tokenizer_scratch_free(s);
+    return st;
+}
+
+static void add_siglip_steps(tess__pipe *p, bool lower)
+{
+    const tess_bytes space = {(const uint8_t *)TESS__SPACE, TESS__SPACE_BYTES};
+    tess__step *plain = tess__pipe_add_normal(p, tess__normal_replace, "Replace");
+    tess__step *clean = tess__pipe_add_normal(p, tess__normal_siglip, "Siglip");
+    tess__step *prefix = tess__pipe_add_split(p, tess__split_prefix_first, "PrefixFirst");
+    plain->from = prefix->from = space;
+    plain->to = (tess_bytes){(const uint8_t *)" ", 1};
+    clean->flags = lower ? TESS__SIGLIP_LOWER : 0;
+    p->spm.norm.add_dummy_prefix = false;
+}
+
 static tess_status build_siglip(tess__pipe *p, tess_tokenizer *t, const tess__open_options *o)
 {
     bool lower;
     TESS_TRY(tess__spm_init(&p->spm, t->files[0].bytes, t->files[0].n_bytes));
-    p->encode = tess__spm_word_encode;
+    p->encode = tess__siglip_word_encode;
     TESS_TRY(tess__json_flag(o->config, "do_lower_case", true, &lower));
-    tess__step *step = tess__pipe_add_normal(p, tess__normal_siglip, "Siglip");
-    step->flags = lower ? TESS__SIGLIP_LOWER : 0;
+    add_siglip_steps(p, lower);
     const char *eos = tess__config_token(o, "eos_token"), *pad = tess__config_token(o, "pad_token");
     const char *unk = tess__config_token(o, "unk_token");
     eos = eos != NULL ? eos : "</s>";
@@ -90,6 +142,8 @@ static tess_status build_siglip(tess__pipe *p, tess_tokenizer *t, const tess__op
     }
     t->suffix[t->n_suffix++] = t->special[TESS__EOS];
     t->suffix_once = true;
+    p->prefix = tess__pipe_copy(p, unk, strlen(unk));
+    TESS_TRY(p->prefix.data != NULL ? count_lead(p) : TESS_NOMEM);
     return tess__pipe_finish(p, t, tess__spm_type(&p->spm));
 }
 

@@ -9,16 +9,22 @@
 typedef struct candidate {
     const char *name, *with; /* `with`: a second file that must be there too */
     tess__open_fn *open;
-    bool uses_config; /* the configuration decides ids, so it is saved along */
+    bool uses_config;       /* the configuration decides ids, so it is saved along */
+    const char *classes[3]; /* of tokenizer_config.json's tokenizer_class, which may be absent; none
+                               here: any */
 } candidate;
 static const candidate candidates[] = {
     {"tokenizer.json", NULL, tess__pipe_json_open, false},
-    {"sentencepiece.bpe.model", NULL, tess__xlmr_open, true},
-    {"spiece.model", NULL, tess__siglip_open, true},
+    {"sentencepiece.bpe.model",
+     NULL,
+     tess__xlmr_open,
+     true,
+     {"XLMRobertaTokenizer", "XLMRobertaTokenizerFast"}},
+    {"spiece.model", NULL, tess__siglip_open, true, {"SiglipTokenizer"}},
     {"tokenizer.model", NULL, tess__plain_open, false},
     {"spm.model", NULL, tess__plain_open, false},
-    {"vocab.txt", NULL, tess__bert_open, true},
-    {"vocab.json", "merges.txt", tess__clip_open, true},
+    {"vocab.txt", NULL, tess__bert_open, true, {"BertTokenizer", "BertTokenizerFast"}},
+    {"vocab.json", "merges.txt", tess__clip_open, true, {"CLIPTokenizer", "CLIPTokenizerFast"}},
     {"bpe_simple_vocab_16e6.txt.gz", NULL, tess__clip_open, false},
     {"bpe_simple_vocab_16e6.txt", NULL, tess__clip_open, false},
 };
@@ -79,6 +85,25 @@ static tess_status read_config(const char *dir, const char *name, tess_json_doc 
     return st;
 }
 
+/* The same file means other ids to another class. */
+static tess_status check_class(const candidate *c, const tess__open_options *o)
+{
+    const char *class = tess_json_string(tess_json_get(o->config, "tokenizer_class"), NULL);
+    if (class == NULL || c->classes[0] == NULL || o->user.clean != TESS_CLIP_CLEAN_NONE) {
+        return TESS_OK;
+    }
+    for (int i = 0; i < 3 && c->classes[i] != NULL; i++) {
+        if (strcmp(c->classes[i], class) == 0) {
+            return TESS_OK;
+        }
+    }
+    return TESS_FAIL(
+        TESS_UNSUPPORTED,
+        "tokenizer_config.json names the class %s, whose %s is not known (%s is): save "
+        "the tokenizer as tokenizer.json",
+        class, c->name, c->classes[0]);
+}
+
 static tess_status open_with(const candidate *c, const char *dir, tess__open_options *o,
                              tess_tokenizer *t)
 {
@@ -91,7 +116,8 @@ static tess_status open_with(const candidate *c, const char *dir, tess__open_opt
             TESS_TRY(load(t, dir, config_names[i]));
         }
     }
-    tess_status st = c->open(t, o);
+    tess_status st = check_class(c, o);
+    st = st ? st : c->open(t, o);
     return st != TESS_OK ? tess_error_prefix(st, "%s/%s", dir, c->name) : TESS_OK;
 }
 
