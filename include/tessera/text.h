@@ -68,6 +68,10 @@ void tess_tokenizer_close(tess_tokenizer *t);
 TESS_MUST_USE tess_status tess_tokenizer_save(const tess_tokenizer *t, const char *path);
 /* Writes all of them into a directory, which must exist, under the names they had. */
 TESS_MUST_USE tess_status tess_tokenizer_save_dir(const tess_tokenizer *t, const char *dir);
+/* Appends a tokenizer.json that gives the ids of tess_text_clean and this SentencePiece unigram
+ * model with its end id.  TESS_UNSUPPORTED: what Hugging Face's Unigram would cut otherwise (BPE,
+ * byte fallback, pieces of several words, user-defined pieces). */
+TESS_MUST_USE tess_status tess_tokenizer_write_json(const tess_tokenizer *t, tess_buf *out);
 /* The name of the i-th of these files, the main one first; NULL behind the last.  A tokenizer
  * opened from memory has one, called what it was called. */
 const char *tess_tokenizer_file(const tess_tokenizer *t, size_t i);

@@ -172,23 +172,39 @@ static tess_status save_tokenizer_config(const tess_model *m, const char *model_
     return st;
 }
 
-/* tokenizer.json under that name, whatever the model calls it; else the model's files as they are,
- * and a word about what a consumer will miss. */
+/* A tokenizer.json made of a SentencePiece model, beside it; where that cannot be, a word about
+ * what a consumer will miss. */
+static tess_status convert_tokenizer(const tess_model *m, const char *path)
+{
+    tess_buf b = {0};
+    tess_status st = tess_tokenizer_write_json(m->tokenizer, &b);
+    if (st == TESS_UNSUPPORTED || st == TESS_FORMAT) {
+        tess_log(TESS_LOG_WARN, "no tokenizer.json: %s; consumers that want one need it converted",
+                 tess_error());
+        st = TESS_OK;
+    } else {
+        st = st ? st : tess_file_write(path, b.data, b.n_bytes);
+    }
+    tess_buf_deinit(&b);
+    return st;
+}
+
+/* tokenizer.json under that name, whatever the model calls it; else the model's files as they are
+ * too. */
 static tess_status save_tokenizer_files(const tess_model *m, const char *dir)
 {
     const char *name = tess_tokenizer_file(m->tokenizer, 0);
     const size_t n = strlen(name);
     const bool json =
         n > 5 && strcmp(name + n - 5, ".json") == 0 && strcmp(name, "vocab.json") != 0;
-    if (!json) {
-        tess_log(TESS_LOG_WARN,
-                 "no tokenizer.json: this model's tokenizer is %s (%s), which goes along; a "
-                 "consumer that wants tokenizer.json needs it converted",
-                 name, tess_tokenizer_kind(m->tokenizer));
-        return tess_tokenizer_save_dir(m->tokenizer, dir);
-    }
     char *path = tess_format("%s/tokenizer.json", dir);
-    const tess_status st = path ? tess_tokenizer_save(m->tokenizer, path) : TESS_NOMEM;
+    tess_status st = path ? TESS_OK : TESS_NOMEM;
+    if (st == TESS_OK && json) {
+        st = tess_tokenizer_save(m->tokenizer, path);
+    } else if (st == TESS_OK) {
+        st = tess_tokenizer_save_dir(m->tokenizer, dir);
+        st = st ? st : convert_tokenizer(m, path);
+    }
     tess_free(path);
     return st;
 }

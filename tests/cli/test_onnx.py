@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import onnx
 import onnx_models
+import sentencepiece
 import tiny
 
 sys.path.insert(0, os.path.join(tiny.ROOT, "tests", "tensor"))
@@ -102,10 +103,24 @@ def check_tokenizer_json(work):
             tiny.check(f"{naming}: the same tokenizer", json.load(f) == vocab)
         with open(f"{out}{part}/tokenizer_config.json", encoding="utf-8") as f:
             tiny.check(f"{naming}: its tokens", json.load(f)["eos_token"] == "</s>")
+
+
+def check_tokenizer_model(work):
+    """A SentencePiece unigram model goes along as tokenizer.json too; of BPE it is said that not."""
     out = f"{work}/no_json"
     done = tiny.run("export", "onnx", "--model", f"{work}/logs/mean/model", "--out", out)
+    ids = [json.loads(tiny.run("tokenize", "--json", "--eos", "--model", f"{out}/textual/{name}",
+                               "ein rotes Haus am See").stdout)["ids"]
+           for name in ("spm.model", "tokenizer.json")]
+    tiny.check("spm.model as tokenizer.json", done.returncode == 0 and ids[0] == ids[1] and
+               len(ids[0]) > 5 and b"tokenizer" not in done.stderr, (ids, done.stderr))
+    bpe = os.path.join(tiny.ROOT, "tests/fixtures/text/bpe.model")
+    n = sentencepiece.SentencePieceProcessor(model_file=bpe).get_piece_size()
+    model = onnx_models.make(work, "json/bpe", {}, {"vocab_size": n, "tokenizer": "spm.model"}, bpe)
+    done = tiny.run("export", "onnx", "--model", model, "--out", out)
     tiny.check("a missing tokenizer.json is said", b"no tokenizer.json" in done.stderr and
-               os.path.exists(f"{out}/textual/spm.model"), done.stderr)
+               os.path.exists(f"{out}/textual/spm.model") and
+               not os.path.exists(f"{out}/textual/tokenizer.json"), done.stderr)
 
 
 def refused(what, words, *args, env=None):
@@ -169,6 +184,7 @@ def main():
         check_options(work, model)
         check_adapter(work, model)
         check_tokenizer_json(work)
+        check_tokenizer_model(work)
         check_refusals(work, model)
         check_faults(work, model)
     finally:
