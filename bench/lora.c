@@ -10,16 +10,25 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
+/* Of group "param": what group "half" has in its place. */
+static double given_up(const tess_model *m)
+{
+    int64_t n;
+    tess_store_group(tess_model_store(m), "half", &n);
+    return (double)n * sizeof(float);
+}
+
 static double states_bytes(const tess_model *m)
 {
-    static const char *const groups[] = {"param", "lora", "grad", "m", "v"};
+    static const char *const groups[] = {"param", "half", "lora", "grad", "m", "v"};
     double sum = 0;
     for (int64_t i = 0; i < TESS_COUNT(groups); i++) {
         int64_t n;
         tess_store_group(tess_model_store(m), groups[i], &n);
-        sum += (double)n * sizeof(float);
+        sum +=
+            (double)n * (double)tess_dtype_bytes(tess_store_dtype(tess_model_store(m), groups[i]));
     }
-    return sum;
+    return sum - given_up(m);
 }
 
 static void fill(tess_micro_batch *b, int64_t batch, int64_t tokens, int64_t side)
@@ -53,6 +62,7 @@ static tess_status measure(char **a)
     TESS_TRY(tess_model_open(a[1], TESS_PRECISION_AUTO, &m));
     if (rank > 0) {
         TESS_TRY(tess_model_add_lora(m, &(tess_lora_options){.rank = rank, .target = a[5]}, 1));
+        TESS_TRY(tess_model_narrow(m));
     }
     TESS_TRY(tess_trainer_new(m,
                               &(tess_trainer_options){.batch = batch,

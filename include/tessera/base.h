@@ -79,6 +79,9 @@ void *tess_alloc_array(size_t n, size_t item_bytes);
  * are zeroed.  On failure the array is unchanged. */
 TESS_MUST_USE tess_status tess_grow(void *array, size_t *n_cap, size_t n_need, size_t item_bytes);
 void tess_free(void *p);
+/* Gives back whole pages inside a part of what was allocated; its contents are lost, and it may be
+ * written again. */
+void tess_memory_forget(void *data, size_t n_bytes);
 char *tess_strdup(const char *s);
 char *tess_strndup(const char *s, size_t n_bytes);
 /* printf into fresh memory; NULL when memory gives out. */

@@ -171,6 +171,10 @@ TESS_MUST_USE tess_status tess_model_add_lora(tess_model *m, const tess_lora_opt
  * that are not finite. */
 TESS_MUST_USE tess_status tess_model_adapt(tess_model *m, const char *const *specs, size_t n);
 bool tess_model_has_adapters(const tess_model *m);
+/* Where a model with adapters computes in bf16, keeps its matrices in bf16 alone: the same numbers
+ * in half the memory.  It can then be trained and can embed, but not be saved, merged or
+ * fingerprinted (TESS_INVALID), since its f32 weights are gone.  Elsewhere it does nothing. */
+TESS_MUST_USE tess_status tess_model_narrow(tess_model *m);
 /* The fingerprint of the model without its adapters; "" when it has none. */
 const char *tess_model_base(const tess_model *m);
 /* Writes the adapter of tess_model_add_lora, whole or absent; an existing one is replaced. */

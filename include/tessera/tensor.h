@@ -164,6 +164,9 @@ typedef struct tess_adapted {
     int64_t rank;               /* R */
     tess_blocks_options blocks; /* n_blocks 0: B is used as it is */
 } tess_adapted;
+/* From here on, weights that are computed with in bf16 are states of group "half", in bf16, in
+ * place of casts of those of "param". */
+void tess_graph_narrow(tess_graph *g);
 void tess_graph_adapt(tess_graph *g, const tess_adapted *table, int64_t n);
 
 /* Softmax attention inside segments of packed rows.
@@ -280,6 +283,9 @@ void tess_store_lead(tess_store *s, bool (*leads)(const char *name));
 /* Lays out and allocates what is not yet.  Later additions are mirrors and new groups, which a
  * second call lays out; a group that has its layout takes no more entries. */
 TESS_MUST_USE tess_status tess_store_allocate(tess_store *s);
+/* Before the layout: numbers of another type than f32, which the pointers below then point to. */
+TESS_MUST_USE tess_status tess_store_set_dtype(tess_store *s, const char *group, tess_dtype dtype);
+tess_dtype tess_store_dtype(const tess_store *s, const char *group);
 float *tess_store_group(const tess_store *s, const char *group,
                         int64_t *out_n); /* flat run; NULL when mapped */
 int64_t tess_store_n_leading(const tess_store *s, const char *group);

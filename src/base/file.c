@@ -126,6 +126,12 @@ void tess_file_unmap(tess_bytes *map)
     *map = (tess_bytes){0};
 }
 
+/* The same call gives back anonymous memory, which then reads as zeros. */
+void tess_memory_forget(void *data, size_t n_bytes)
+{
+    tess_file_forget(data, n_bytes);
+}
+
 void tess_file_forget(const void *data, size_t n_bytes)
 {
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);

@@ -7,6 +7,8 @@
  * is in B from the start. */
 #include "fusion/lora.h"
 
+#include "tensor/parallel.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +22,9 @@ void tess__lora_apply(tess_graph *g, const tess_model *m)
 {
     if (m->lora) {
         tess_graph_adapt(g, m->lora->sites, m->lora->n_sites);
+    }
+    if (m->narrow) {
+        tess_graph_narrow(g);
     }
 }
 
@@ -228,6 +233,44 @@ tess_status tess_model_add_lora(tess_model *m, const tess_lora_options *o, uint6
     return finish(m, l, make_fresh(m, l, o, seed));
 }
 
+/* ---- narrow base --------------------------------------------------------------------------- */
+
+/* The matrices of `g` in bf16, rounded as a cast does; the f32 ones give their memory back. */
+static tess_status make_half(tess_model *m, const tess_graph *g)
+{
+    TESS_TRY(tess_graph_check(g));
+    TESS_TRY(tess_store_add_graph(m->store, g, "half"));
+    TESS_TRY(tess_store_set_dtype(m->store, "half", TESS_BF16));
+    TESS_TRY(tess_store_allocate(m->store));
+    for (int64_t i = 0; i < tess_store_n_entries(m->store, "half"); i++) {
+        float *half;
+        tess_shape shape;
+        const char *name = tess_store_entry(m->store, "half", i, &half, &shape);
+        float *full = tess_store_find(m->store, "param", name, NULL);
+        const int64_t n = tess_shape_count(&shape);
+        tess__convert(TESS_BF16, half, TESS_F32, full, n);
+        tess_memory_forget(full, (size_t)n * sizeof *full);
+    }
+    return TESS_OK;
+}
+
+tess_status tess_model_narrow(tess_model *m)
+{
+    if (m->dtype != TESS_BF16 || !m->lora || m->narrow) {
+        return TESS_OK;
+    }
+    tess_graph *g = tess_graph_new();
+    if (!g) {
+        return TESS_NOMEM;
+    }
+    m->narrow = true;
+    tess__model_leaves(g, m);
+    tess_status st = make_half(m, g);
+    tess_graph_free(g);
+    tess__model_free_plans(m);
+    return st;
+}
+
 /* ---- use ----------------------------------------------------------------------------------- */
 
 /* Copies a part's tensors into its blocks. */
@@ -348,6 +391,9 @@ static tess_status merge_part(const tess_model *m, const tess_lora_part *p)
 
 tess_status tess_model_merge_adapters(tess_model *m)
 {
+    if (m->narrow) {
+        return TESS_FAIL(TESS_INVALID, "the model has given up its f32 weights: open it again");
+    }
     for (size_t i = 0; m->lora && i < m->lora->parts.n; i++) {
         TESS_TRY(merge_part(m, &m->lora->parts.items[i]));
     }

@@ -39,8 +39,7 @@ tess_value tess__caption_tower(tess_graph *g, const tess_model *m, tess_text_inp
         g, tess__text_tower(g, &m->config.text, in, m->config.embed_dim, m->dtype, recompute));
 }
 
-/* Both towers for one picture and one caption, only to learn the parameters' names and shapes. */
-static void build_leaves(tess_graph *g, const tess_model *m)
+void tess__model_leaves(tess_graph *g, const tess_model *m)
 {
     const tess_model_config *c = &m->config;
     int64_t s = c->vision.image_size;
@@ -69,7 +68,7 @@ tess_status tess__model_make_store(tess_model *m)
         tess_graph_free(g);
         return TESS_NOMEM;
     }
-    build_leaves(g, m);
+    tess__model_leaves(g, m);
     tess_status st = tess_graph_check(g);
     st = st ? st : tess_store_add_graph(m->store, g, "param");
     tess_graph_free(g);
@@ -191,6 +190,9 @@ static void hash_group(const tess_model *m, const char *group, tess_hash128_stat
 
 static tess_status hash_weights(const tess_model *m, char out[33])
 {
+    if (m->narrow) {
+        return TESS_FAIL(TESS_INVALID, "the model has given up its f32 weights: open it again");
+    }
     tess_hash128_state *s = tess_hash128_new();
     if (!s) {
         return TESS_NOMEM;
@@ -347,8 +349,11 @@ static tess_status save_beside(tess_model *m, const char *dir, const char *fresh
 
 tess_status tess_model_save(tess_model *m, const char *dir)
 {
-    if (m->packs) {
-        return TESS_FAIL(TESS_INVALID, "saving model %s: it was opened for embedding alone", dir);
+    if (m->packs || m->narrow) {
+        return TESS_FAIL(TESS_INVALID,
+                         "saving model %s: it was opened for embedding alone, or has "
+                         "given up its f32 weights",
+                         dir);
     }
     size_t n = strlen(dir);
     while (n > 1 && dir[n - 1] == '/') {

@@ -28,6 +28,7 @@ struct tess_model {
     char fingerprint[33];     /* as recorded with mapped packs; "": to be computed */
     tess_workspace *workspace;
     tess_lora *lora; /* NULL: none; see lora.h */
+    bool narrow;     /* see tess_model_narrow */
     /* Plans for embedding, by shape; the least recently used one makes room. */
     tess_embed_plan picture_plans[TESS_EMBED_PLANS], text_plans[TESS_EMBED_PLANS];
     int64_t clock;
@@ -54,6 +55,8 @@ TESS_MUST_USE tess_status tess__model_open_config(const char *dir, tess_precisio
                                                   tess_model **out);
 /* Adds the leaves of both towers and of all scales to the store. */
 TESS_MUST_USE tess_status tess__model_make_store(tess_model *m);
+/* Both towers for one picture and one caption, only to learn the leaves' names and shapes. */
+void tess__model_leaves(tess_graph *g, const tess_model *m);
 void tess__model_init_params(tess_model *m, uint64_t seed);
 void tess__model_free_plans(tess_model *m);
 /* How many matrices, one above the other, the hidden matrix of this name holds; 0: it is none. */

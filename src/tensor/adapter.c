@@ -17,6 +17,11 @@ void tess_graph_adapt(tess_graph *g, const tess_adapted *table, int64_t n)
     g->n_adapted = n;
 }
 
+void tess_graph_narrow(tess_graph *g)
+{
+    g->narrow = true;
+}
+
 /* The leaf that w is, or is the cast of. */
 static tess_value leaf_of(const tess_graph *g, tess_value w)
 {
@@ -29,7 +34,7 @@ const tess_adapted *tess__adapted_find(const tess_graph *g, tess_value w)
 {
     tess_value leaf = g->n_adapted > 0 && !g->in_backward && !g->status ? leaf_of(g, w) : 0;
     const tess_leaf_attrs *a = leaf ? tess__value_node(g, leaf)->attrs : NULL;
-    if (!a || strcmp(a->group, "param") != 0) {
+    if (!a || (strcmp(a->group, "param") != 0 && strcmp(a->group, "half") != 0)) {
         return NULL;
     }
     for (int64_t i = 0; i < g->n_adapted; i++) {

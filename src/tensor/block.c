@@ -8,6 +8,8 @@
  * them, and relu one of c_fc. */
 #include "tensor/block.h"
 
+#include "tensor/graph.h"
+
 #include <string.h>
 
 tess_status tess__unary_find(const char *name, const char *where, tess_unary_kind *out)
@@ -26,6 +28,9 @@ tess_status tess__unary_find(const char *name, const char *where, tess_unary_kin
 
 tess_value tess__weight(tess_graph *g, const char *name, tess_shape shape, tess_dtype dtype)
 {
+    if (g->narrow && dtype == TESS_BF16) {
+        return tess_state(g, "half", name, TESS_BF16, shape);
+    }
     tess_value w = tess_state(g, "param", name, TESS_F32, shape);
     return dtype == TESS_F32 ? w : tess_cast(g, w, dtype);
 }

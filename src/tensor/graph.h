@@ -45,6 +45,7 @@ struct tess_graph {
     bool in_backward;            /* nodes added now belong to a gradient */
     const tess_adapted *adapted; /* see tess_graph_adapt */
     int64_t n_adapted;
+    bool narrow; /* see tess_graph_narrow */
     tess_status status;
     char *message;
 };

@@ -165,7 +165,7 @@ static tess_status leaf_buffer(builder *b, const tess_node *n)
     if (!buffer->data) {
         return TESS_FAIL(TESS_INVALID, "plan: the store has no state %s:%s", a->group, a->name);
     }
-    tess_operand have = {.dtype = TESS_F32, .shape = shape};
+    tess_operand have = {.dtype = tess_store_dtype(b->store, a->group), .shape = shape};
     return tess__expect_like(a->name[0] ? a->name : a->group, &have, &x);
 }
 

@@ -24,6 +24,7 @@ typedef struct group {
     entry *entries;
     size_t n_entries, cap_entries;
     int64_t n, n_leading, n_decayed;
+    tess_dtype dtype; /* f32 unless set */
     float *data;
 } group;
 
@@ -63,9 +64,14 @@ static tess_status add_group(tess_store *s, const char *name, group **out)
 }
 
 /* NULL: neither laid out nor mapped. */
+static float *at(const group *g, int64_t offset)
+{
+    return (float *)((char *)g->data + (size_t)offset * tess_dtype_bytes(g->dtype));
+}
+
 static float *data_of(const group *g, const entry *e)
 {
-    return e->mapped ? e->mapped : g->data ? g->data + e->offset : NULL;
+    return e->mapped ? e->mapped : g->data ? at(g, e->offset) : NULL;
 }
 
 static entry *find_entry(const group *g, const char *name)
@@ -105,6 +111,23 @@ tess_status tess_store_add(tess_store *s, const char *group_name, const char *na
         return TESS_FAIL(TESS_INVALID, "store: %s comes after the layout", name);
     }
     return add_entry(g, name, shape);
+}
+
+tess_status tess_store_set_dtype(tess_store *s, const char *group_name, tess_dtype dtype)
+{
+    group *g = find_group(s, group_name);
+    if (!g || g->data) {
+        return TESS_FAIL(TESS_INVALID, "store: group %s is not there, or has its layout",
+                         group_name);
+    }
+    g->dtype = dtype;
+    return TESS_OK;
+}
+
+tess_dtype tess_store_dtype(const tess_store *s, const char *group_name)
+{
+    const group *g = find_group(s, group_name);
+    return g ? g->dtype : TESS_F32;
 }
 
 tess_status tess_store_add_graph(tess_store *s, const tess_graph *g, const char *group_name)
@@ -155,7 +178,7 @@ static tess_status allocate(const tess_store *s, group *g)
         return TESS_OK;
     }
     lay_out(s, g);
-    g->data = tess_alloc_array((size_t)g->n, sizeof *g->data);
+    g->data = tess_alloc_array((size_t)g->n, tess_dtype_bytes(g->dtype));
     return g->data ? TESS_OK : TESS_NOMEM;
 }
 

@@ -84,7 +84,8 @@ static tess_status add_lora(tess_run *r)
     }
     tess_lora_options l = o->lora;
     l.base = o->model;
-    return tess_model_add_lora(r->model, &l, o->seed);
+    TESS_TRY(tess_model_add_lora(r->model, &l, o->seed));
+    return tess_model_narrow(r->model);
 }
 
 static tess_status open_model(tess_run *r)
@@ -603,29 +604,44 @@ static void log_profile(const tess_trainer *t)
     tess_buf_deinit(&b);
 }
 
-/* adapter/, and from here on the model is base and adapter merged. */
-static tess_status save_adapter(tess_run *r)
+/* The base from its directory, in f32, with the adapter merged; training needs no memory then. */
+static tess_status save_merged(tess_run *r, const char *adapter, const char *dir)
 {
-    if (!tess_model_has_adapters(r->model)) {
-        return TESS_OK;
+    tess_model *m = NULL;
+    tess_trainer_free(r->trainer);
+    r->trainer = NULL;
+    tess_status st = tess_model_open(r->o.model, TESS_PRECISION_F32, &m);
+    st = st ? st : tess_model_adapt(m, &adapter, 1);
+    st = st ? st : tess_model_merge_adapters(m);
+    st = st ? st : tess_model_save(m, dir);
+    tess_model_free(m);
+    return st;
+}
+
+static tess_status save_results(tess_run *r)
+{
+    char *dir = tess_format("%s/model", r->o.run_dir);
+    char *adapter = tess_format("%s/adapter", r->o.run_dir);
+    tess_status st = dir && adapter ? TESS_OK : TESS_NOMEM;
+    if (st == TESS_OK && tess_model_has_adapters(r->model)) {
+        st = tess_model_save_adapter(r->model, adapter);
+        st = st ? st : save_merged(r, adapter, dir);
+    } else if (st == TESS_OK) {
+        st = tess_model_save(r->model, dir);
     }
-    char *dir = tess_format("%s/adapter", r->o.run_dir);
-    tess_status st = dir ? tess_model_save_adapter(r->model, dir) : TESS_NOMEM;
     tess_free(dir);
-    return st ? st : tess_model_merge_adapters(r->model);
+    tess_free(adapter);
+    return st;
 }
 
 static tess_status finish(tess_run *r)
 {
-    char *dir = tess_format("%s/model", r->o.run_dir);
-    tess_status st = dir ? save_step(r) : TESS_NOMEM;
-    st = st ? st : save_adapter(r);
-    st = st ? st : tess_model_save(r->model, dir);
-    tess_free(dir);
-    TESS_TRY(st);
+    TESS_TRY(save_step(r));
     if (r->o.profile) {
         log_profile(r->trainer);
     }
+    TESS_TRY(save_results(r));
+    tess_status st = TESS_OK;
     if (tess_bad_list_total(tess_loader_bad(r->loader)) > 0) {
         tess_buf b = {0};
         tess_bad_list_write(tess_loader_bad(r->loader), &b);

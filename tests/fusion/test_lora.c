@@ -352,6 +352,39 @@ static void test_training_moves_the_adapter_alone(void **state)
     }
 }
 
+/* Matrices held in bf16 alone are the casts that a step makes: the same bits come out. */
+static void test_narrow(void **state)
+{
+    (void)state;
+    float loss[2];
+    tess_model *m[2];
+    for (int i = 0; i < 2; i++) {
+        m[i] = fixture_model("tok_last", TESS_PRECISION_BF16);
+        ok(tess_model_add_lora(m[i], &ours, 7));
+        ok(i ? tess_model_narrow(m[i]) : TESS_OK);
+        tess_trainer_options o = fixture_options();
+        tess_trainer *t = NULL;
+        ok(tess_trainer_new(m[i], &o, &t));
+        for (int64_t k = 1; k <= 3; k++) {
+            loss[i] = step(t, k);
+        }
+        tess_trainer_free(t);
+    }
+    int64_t n;
+    const float *a = tess_store_group(m[0]->store, "lora", &n);
+    assert_memory_equal(a, tess_store_group(m[1]->store, "lora", &n), (size_t)n * sizeof *a);
+    features x = embed(m[0]), y = embed(m[1]);
+    assert_true(loss[0] == loss[1]);
+    assert_memory_equal(&x, &y, sizeof x);
+    char print[33];
+    assert_fails(tess_model_save(m[1], fixture_at("n")), TESS_INVALID, "saving model");
+    assert_fails(tess_model_merge_adapters(m[1]), TESS_INVALID, "given up its f32 weights");
+    assert_fails(tess_model_fingerprint(m[1], print), TESS_INVALID, "given up its f32 weights");
+    ok(tess_model_save_adapter(m[1], fixture_at("n")));
+    tess_model_free(m[0]);
+    tess_model_free(m[1]);
+}
+
 /* What is frozen leaves no trace in the backward pass: less memory, fewer operations. */
 static void test_pruned(void **state)
 {
@@ -529,6 +562,7 @@ int main(void)
         cmocka_unit_test(test_bf16),
         cmocka_unit_test(test_relu_and_pooling_head),
         cmocka_unit_test(test_training_moves_the_adapter_alone),
+        cmocka_unit_test(test_narrow),
         cmocka_unit_test(test_pruned),
         cmocka_unit_test(test_bad_options),
         cmocka_unit_test(test_bad_configs),
