@@ -12,12 +12,21 @@ tess_status tess__pipe_read_dictionary(tess__pipe *p, const tess_json *vocab)
     if (tess_json_kind_of(vocab) != TESS_JSON_OBJECT) {
         return TESS_FAIL(TESS_FORMAT, "vocab: expected an object of pieces and ids");
     }
+    /* Holes are paid for in memory: no more of them than pieces, some thousands aside. */
+    int64_t most = (int64_t)tess_json_count(vocab) * 2 + 65536;
     for (size_t i = 0; i < tess_json_count(vocab); i++) {
         const char *piece;
         const tess_json *id = tess_json_member(vocab, i, &piece);
         if (tess_json_kind_of(id) != TESS_JSON_INT) {
             return TESS_FAIL(TESS_FORMAT, "vocab: the id of \"%.40s\": expected a whole number",
                              piece);
+        }
+        if (tess_json_int(id, 0) > most) {
+            return TESS_FAIL(TESS_FORMAT,
+                             "vocab: \"%.40s\" has id %lld in a vocabulary of %zu pieces: expected "
+                             "0 to %lld",
+                             piece, (long long)tess_json_int(id, 0), tess_json_count(vocab),
+                             (long long)most);
         }
         tess_bytes copy = tess__pipe_copy(p, piece, strlen(piece));
         if (copy.data == NULL) {

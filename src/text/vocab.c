@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Vocabularies and merge tables.  Ids come from files: every one is checked, holes are allowed
- * (added tokens often stand in them), and an id far beyond the number of pieces is refused before
- * memory is spent on it. */
+/* Vocabularies and merge tables.  Ids come from files: every one is checked; holes are allowed, for
+ * added tokens often stand in them. */
 #include "text/pipe.h"
 
 #include <string.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A tokenizer.json, vocab.txt or CLIP vocabulary and a text, both hostile:
  * <u16 bytes of text><text><file>.  Whatever opens must encode to ids of its vocabulary and decode
- * them again; a cut encoding begins like the whole and keeps the end. */
+ * them again; a cut encoding begins like the whole. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,7 +33,6 @@ static void use(const tess_tokenizer *t, const char *text, size_t n)
         for (size_t i = 0; i + n_special < cut.n_ids; i++) {
             check(cut.ids[i] == ids.ids[i]);
         }
-        check(cut.n_ids == 0 || n_special == 0 || cut.ids[cut.n_ids - 1] == ids.ids[ids.n_ids - 1]);
     }
     tess_ids_deinit(&ids);
     tess_ids_deinit(&cut);

@@ -82,6 +82,7 @@ static const bad bads[] = {
     {WORDS("{\"u\": 0, \"\": 1}"), TESS_FORMAT, "0 bytes"},
     {WORDS("{\"u\": -1}"), TESS_FORMAT, "expected 0 to"},
     {WORDS("{\"u\": 99999999999}"), TESS_FORMAT, "expected 0 to"},
+    {WORDS("{\"u\": 9999999}"), TESS_FORMAT, "in a vocabulary of 1 pieces"},
     {WORDS("{\"u\": 1.5}"), TESS_FORMAT, "whole number"},
     {WORDS("{\"u\": \"x\"}"), TESS_FORMAT, "whole number"},
     {MERGES("{}"), TESS_FORMAT, "merges: expected a list"},
