@@ -31,14 +31,22 @@ typedef enum tess_precision {
  * vocabulary does not match vocab_size likewise. */
 TESS_MUST_USE tess_status tess_model_new(const char *config_path, const char *tokenizer_path,
                                          uint64_t seed, tess_precision precision, tess_model **out);
-/* Opens a model directory ("local-dir:" before it is accepted).  Weights are checked by name and
- * shape, and against the recorded fingerprint. */
+/* Opens a model directory ("local-dir:" before it is accepted): Tessera's own, OpenCLIP's
+ * (open_clip_config.json) or Hugging Face's CLIP and SigLIP (config.json), with its tokenizer and
+ * its safetensors, whole or in shards.  Weights are checked by name and shape and, in Tessera's
+ * own, against the recorded fingerprint. */
 TESS_MUST_USE tess_status tess_model_open(const char *dir, tess_precision precision,
                                           tess_model **out);
 void tess_model_free(tess_model *m);
 /* Writes a model directory, whole or absent; an existing one is replaced, a directory that holds
  * anything else is refused. */
 TESS_MUST_USE tess_status tess_model_save(tess_model *m, const char *dir);
+
+/* Writes the model of directory `in` as a directory `out` of another layout, "openclip" or "hf",
+ * whole or absent.  Tensors keep the type they had in their file; within one layout they and the
+ * configs are what they were.  A model that the layout cannot say: TESS_UNSUPPORTED, by what it
+ * cannot say.  `out` must not exist, or be empty. */
+TESS_MUST_USE tess_status tess_model_convert(const char *in, const char *to, const char *out);
 
 /* 32 hex digits: a hash over everything that decides a vector (weights, towers, preprocessing,
  * tokenizer); what an index records. */
@@ -49,6 +57,8 @@ int64_t tess_model_context_length(const tess_model *m);
 int64_t tess_model_n_params(const tess_model *m);
 const tess_preprocess *tess_model_preprocess(const tess_model *m);
 const tess_tokenizer *tess_model_tokenizer(const tess_model *m);
+/* True where texts are prepared as another program prepares them, rather than cleaned as ours. */
+bool tess_model_has_own_texts(const tess_model *m);
 tess_store *tess_model_store(const tess_model *m); /* group "param" */
 tess_dtype tess_model_dtype(const tess_model *m);  /* that the towers compute in */
 /* The config as JSON, as it is saved. */

@@ -311,9 +311,16 @@ typedef struct tess_tensor {
 TESS_MUST_USE tess_status tess_tensors_open(const char *path, tess_tensors **out);
 TESS_MUST_USE tess_status tess_tensors_parse(tess_bytes bytes, const char *name,
                                              tess_tensors **out); /* borrows bytes */
+/* Opens all the shards that a "....safetensors.index.json" names, as one.  A shard that is missing,
+ * a tensor in another shard than the index says, in two, or in none: TESS_FORMAT by name. */
+TESS_MUST_USE tess_status tess_tensors_open_index(const char *path, tess_tensors **out);
 void tess_tensors_free(tess_tensors *t);
 /* The data of x will not be needed soon: its memory goes back where the file is mapped. */
 void tess_tensors_forget(const tess_tensors *t, const tess_tensor *x);
+/* Adds the tensors of `more`, `prefix` before their names, to t, which owns `more` from then on:
+ * the files of one model.  A name that is in both: TESS_FORMAT, and both are as before. */
+TESS_MUST_USE tess_status tess_tensors_join(tess_tensors *t, tess_tensors *more,
+                                            const char *prefix);
 int64_t tess_tensors_count(const tess_tensors *t);
 const tess_tensor *tess_tensors_at(const tess_tensors *t, int64_t i); /* in the file's order */
 const tess_tensor *tess_tensors_find(const tess_tensors *t, const char *name);

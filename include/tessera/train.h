@@ -17,6 +17,8 @@ typedef struct tess_pipeline {
     const tess_tokenizer *tokenizer; /* borrowed; NULL: pictures only */
     unsigned clean_flags;            /* TESS_CLEAN_FOLD or 0 */
     bool add_bos, add_eos;
+    /* A model of another program: texts go through tess_model_tokenize, uncleaned; borrowed. */
+    const tess_model *texts_of;
 } tess_pipeline;
 /* `p` is borrowed by the hooks and must stay in place. */
 tess_hooks tess_pipeline_hooks(const tess_pipeline *p);

@@ -17,6 +17,7 @@ extern const cli_verb cli_verb_serve;
 extern const cli_verb cli_verb_embed;
 extern const cli_verb cli_verb_export_onnx;
 extern const cli_verb cli_verb_pack;
+extern const cli_verb cli_verb_convert;
 extern const cli_verb cli_verb_dataset_check;
 extern const cli_verb cli_verb_tokenize;
 extern const cli_verb cli_verb_doctor;

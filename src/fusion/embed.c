@@ -6,6 +6,8 @@
  * rounding adds are empty segments and rows beyond the last segment, which change nothing. */
 #include "fusion/packs.h"
 
+#include "fusion/foreign.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -231,6 +233,9 @@ tess_status tess_model_embed_tokens(tess_model *m, const int32_t *tokens, const 
 tess_status tess_model_tokenize(const tess_model *m, const char *text, size_t n_bytes,
                                 tess_tokenizer_scratch *scratch, tess_ids *out)
 {
+    if (!tess__text_is_clean(&m->config.text)) {
+        return tess__foreign_tokenize(m, text, n_bytes, scratch, out);
+    }
     tess_buf clean = {0};
     tess_status st = tess_text_clean(text, n_bytes, TESS_CLEAN_TRUNCATE, &clean);
     tess_encode_options o = {

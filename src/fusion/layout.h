@@ -88,5 +88,10 @@ bool tess__layout_ignores(const tess_layout *l, const char *theirs);
 
 /* OpenCLIP's native towers: our names, the text tower's under "text." with custom_text. */
 tess_layout tess__layout_openclip(bool custom_text);
+/* OpenCLIP with a timm trunk of the SigLIP family, and the text tower under "text.". */
+tess_layout tess__layout_openclip_timm(void);
+/* Hugging Face's CLIPModel and SiglipModel. */
+tess_layout tess__layout_hf_clip(void);
+tess_layout tess__layout_hf_siglip(void);
 
 #endif

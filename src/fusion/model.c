@@ -2,6 +2,7 @@
 /* A model: config, parameters, tokenizer; and the directory that holds it. */
 #include "fusion/lora.h"
 
+#include "fusion/foreign.h"
 #include "fusion/layout.h"
 #include "fusion/packs.h"
 
@@ -103,35 +104,51 @@ static tess_status check_tokenizer(const tess_model *m, const char *path)
     return TESS_OK;
 }
 
-static tess_status make(const char *config_path, const char *tokenizer_path,
-                        tess_precision precision, tess_model **out)
+tess_status tess__model_alloc(tess_precision precision, tess_model **out)
 {
-    tess_model *m = tess_alloc(sizeof *m);
+    tess_model *m = *out = tess_alloc(sizeof *m);
     if (!m) {
         return TESS_NOMEM;
     }
-    *out = m;
     m->dtype = choose_dtype(precision);
     m->workspace = tess_workspace_new();
     m->resizer = tess_resizer_new();
-    if (!m->workspace || !m->resizer) {
+    return m->workspace && m->resizer ? TESS_OK : TESS_NOMEM;
+}
+
+/* The tokenizer at `path` (NULL: beside the config) for the config that was read. */
+static tess_status open_tokenizer(tess_model *m, const char *config_path, const char *path)
+{
+    const char *slash = strrchr(config_path, '/');
+    int n_dir = slash ? (int)(slash - config_path) + 1 : 0;
+    bool clean = tess__text_is_clean(&m->config.text);
+    char *beside = tess_format("%.*s%s", n_dir, config_path,
+                               clean   ? m->config.text.tokenizer
+                               : n_dir ? ""
+                                       : ".");
+    if (!beside) {
         return TESS_NOMEM;
     }
-    TESS_TRY(tess__model_config_load(config_path, &m->arena, &m->config));
-    char *beside = NULL;
-    if (!tokenizer_path) {
-        const char *slash = strrchr(config_path, '/');
-        int n_dir = slash ? (int)(slash - config_path) + 1 : 0;
-        beside = tess_format("%.*s%s", n_dir, config_path, m->config.text.tokenizer);
-        if (!beside) {
-            return TESS_NOMEM;
-        }
-        tokenizer_path = beside;
+    path = path ? path : beside;
+    tess_status st;
+    if (clean) {
+        st = tess_tokenizer_open(path, &m->tokenizer);
+        st = st ? st : check_tokenizer(m, path);
+    } else {
+        st = tess__foreign_tokenizer(m, path);
     }
-    tess_status st = tess_tokenizer_open(tokenizer_path, &m->tokenizer);
-    st = st ? st : check_tokenizer(m, tokenizer_path);
     tess_free(beside);
-    return st ? st : tess__model_make_store(m);
+    return st;
+}
+
+static tess_status make(const char *config_path, const char *tokenizer_path,
+                        tess_precision precision, tess_model **out)
+{
+    TESS_TRY(tess__model_alloc(precision, out));
+    tess_model *m = *out;
+    TESS_TRY(tess__model_config_load(config_path, &m->arena, &m->config));
+    TESS_TRY(open_tokenizer(m, config_path, tokenizer_path));
+    return tess__model_make_store(m);
 }
 
 tess_status tess_model_new(const char *config_path, const char *tokenizer_path, uint64_t seed,
@@ -165,6 +182,7 @@ void tess_model_free(tess_model *m)
     tess_resizer_free(m->resizer);
     tess_picture_deinit(&m->picture);
     tess_ids_deinit(&m->ids);
+    tess__layout_types_deinit(&m->types);
     tess_free(m->tokens);
     tess_free(m->positions);
     tess_free(m->offsets);
@@ -304,7 +322,10 @@ static tess_status save_parts(tess_model *m, const char *dir)
     tess_status st = config && weights && tokenizer && summary ? TESS_OK : TESS_NOMEM;
     st = st ? st : tess_dir_make(dir);
     st = st ? st : save_config(m, config);
-    st = st ? st : tess_tokenizer_save(m->tokenizer, tokenizer);
+    bool clean = tess__text_is_clean(&m->config.text);
+    st = st      ? st
+         : clean ? tess_tokenizer_save(m->tokenizer, tokenizer)
+                 : tess_tokenizer_save_dir(m->tokenizer, dir);
     st = st ? st : save_weights(m, weights);
     st = st ? st : save_summary(m, summary);
     tess_arena_deinit(&paths);
@@ -414,6 +435,11 @@ tess_status tess__model_check_summary(tess_model *m, const char *dir)
 tess_status tess__model_open_config(const char *dir, tess_precision precision, tess_model **out)
 {
     *out = NULL;
+    const tess_family *family;
+    TESS_TRY(tess__family_find(dir, &family));
+    if (family) {
+        return tess__foreign_open_config(family, dir, precision, out);
+    }
     char *config = tess_format("%s/" CONFIG_FILE, dir);
     tess_model *m = NULL;
     const tess_status st = config ? make(config, NULL, precision, &m) : TESS_NOMEM;
@@ -431,6 +457,11 @@ tess_status tess_model_open(const char *dir, tess_precision precision, tess_mode
     *out = NULL;
     if (strncmp(dir, "local-dir:", 10) == 0) {
         dir += 10;
+    }
+    const tess_family *family;
+    TESS_TRY(tess__family_find(dir, &family));
+    if (family) {
+        return tess__foreign_open(family, dir, precision, out);
     }
     tess_model *m = NULL;
     tess_arena paths = {0};
@@ -486,6 +517,11 @@ const tess_preprocess *tess_model_preprocess(const tess_model *m)
 const tess_tokenizer *tess_model_tokenizer(const tess_model *m)
 {
     return m->tokenizer;
+}
+
+bool tess_model_has_own_texts(const tess_model *m)
+{
+    return !tess__text_is_clean(&m->config.text);
 }
 
 tess_store *tess_model_store(const tess_model *m)

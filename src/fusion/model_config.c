@@ -47,11 +47,13 @@ static const tess_field objective_fields[] = {
 
 typedef struct tessera_part {
     const tess_json *image_text, *text_text;
+    bool custom_text; /* of the OpenCLIP model that it came from */
 } tessera_part;
 
 static const tess_field tessera_fields[] = {
     {"image_text", TESS_FIELD_OBJECT, offsetof(tessera_part, image_text), 0, 0},
     {"text_text", TESS_FIELD_OBJECT, offsetof(tessera_part, text_text), 0, 0},
+    {"custom_text", TESS_FIELD_BOOL, offsetof(tessera_part, custom_text), 0, 0},
 };
 
 static tess_status read_objective(const tess_json *obj, const char *name, tess_arena *arena,
@@ -106,8 +108,9 @@ static tess_status read_model(const tess_json *obj, const char *name, tess_arena
 }
 
 static tess_status read_tessera(const tess_json *obj, const char *path, tess_arena *arena,
-                                tess_objectives *out)
+                                tess_model_config *c)
 {
+    tess_objectives *out = &c->objectives;
     *out = (tess_objectives){.image_text = {TESS_OBJECTIVE_SOFTMAX, 1.0}};
     if (!obj) {
         return TESS_OK;
@@ -121,18 +124,14 @@ static tess_status read_tessera(const tess_json *obj, const char *path, tess_are
     }
     TESS_TRY(
         tess_json_read_fields(obj, name, tessera_fields, TESS_COUNT(tessera_fields), arena, &part));
+    c->custom_text = part.custom_text;
     TESS_TRY(read_objective(part.image_text, image_text, arena, &out->image_text));
     return read_objective(part.text_text, text_text, arena, &out->text_text);
 }
 
-static tess_status read_preprocess(const tess_json *obj, const char *path, tess_arena *arena,
-                                   tess_model_config *c)
+tess_status tess__read_preprocess(const tess_json *obj, const char *name, tess_model_config *c)
 {
     const int32_t side = (int32_t)c->vision.image_size;
-    const char *name = tess_arena_format(arena, "%s: preprocess_cfg", path);
-    if (!name) {
-        return TESS_NOMEM;
-    }
     c->preprocess = tess_preprocess_default();
     TESS_TRY(tess_preprocess_read(obj, name, &c->preprocess));
     if (!tess_json_get(obj, "size")) {
@@ -164,8 +163,10 @@ tess_status tess__model_config_read(const tess_json *root, const char *path, tes
         return TESS_FAIL(TESS_INVALID, "%s: expected an object with model_cfg", path);
     }
     TESS_TRY(read_model(t.model, name, arena, c));
-    TESS_TRY(read_preprocess(t.preprocess, path, arena, c));
-    return read_tessera(t.tessera, path, arena, &c->objectives);
+    const char *preprocess = tess_arena_format(arena, "%s: preprocess_cfg", path);
+    TESS_TRY(preprocess ? TESS_OK : TESS_NOMEM);
+    TESS_TRY(tess__read_preprocess(t.preprocess, preprocess, c));
+    return read_tessera(t.tessera, path, arena, c);
 }
 
 tess_status tess__model_config_load(const char *path, tess_arena *arena, tess_model_config *out)
@@ -229,6 +230,10 @@ void tess__model_config_write(const tess_model_config *c, tess_buf *out)
     tess_json_begin_object(&w);
     write_objective(&w, "image_text", &c->objectives.image_text);
     write_objective(&w, "text_text", &c->objectives.text_text);
+    if (c->custom_text) {
+        tess_json_key(&w, "custom_text");
+        tess_json_add_bool(&w, true);
+    }
     tess_json_end_object(&w);
     tess_json_end_object(&w);
     tess_buf_adds(out, "\n");

@@ -13,6 +13,7 @@ typedef struct tess_model_config {
     int64_t embed_dim;
     double init_logit_scale, init_logit_bias;
     bool has_logit_bias, quick_gelu;
+    bool custom_text; /* OpenCLIP keeps the text tower under "text." */
     tess_vit_config vision;
     tess_text_config text;
     tess_preprocess preprocess;
@@ -24,6 +25,9 @@ TESS_MUST_USE tess_status tess__model_config_read(const tess_json *root, const c
                                                   tess_arena *arena, tess_model_config *out);
 TESS_MUST_USE tess_status tess__model_config_load(const char *path, tess_arena *arena,
                                                   tess_model_config *out);
+/* preprocess_cfg, which must agree with the image tower; `name` is for messages. */
+TESS_MUST_USE tess_status tess__read_preprocess(const tess_json *obj, const char *name,
+                                                tess_model_config *c);
 void tess__model_config_write(const tess_model_config *c, tess_buf *out);
 
 #endif

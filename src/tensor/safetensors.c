@@ -20,6 +20,8 @@ struct tess_tensors {
     tess_tensor *tensors;
     int64_t n;
     const tess_tensor **by_name;
+    tess_tensors *next; /* joined to this one, and freed with it */
+    tess_arena names;   /* that joining made */
 };
 
 static const struct {
@@ -232,6 +234,8 @@ void tess_tensors_free(tess_tensors *t)
     if (!t) {
         return;
     }
+    tess_tensors_free(t->next);
+    tess_arena_deinit(&t->names);
     if (t->mapped) {
         tess_file_unmap(&t->map);
     }
@@ -239,6 +243,55 @@ void tess_tensors_free(tess_tensors *t)
     tess_free(t->tensors);
     tess_free(t->by_name);
     tess_free(t);
+}
+
+/* The tensors of both in one array, those of `more` renamed. */
+static tess_status fill_joined(tess_tensors *t, const tess_tensors *more, const char *prefix,
+                               tess_tensor *tensors, const tess_tensor **sorted)
+{
+    memcpy(tensors, t->tensors, (size_t)t->n * sizeof *tensors);
+    memcpy(tensors + t->n, more->tensors, (size_t)more->n * sizeof *tensors);
+    for (int64_t i = 0; i < t->n + more->n; i++) {
+        sorted[i] = &tensors[i];
+        if (i >= t->n) {
+            tensors[i].name = tess_arena_format(&t->names, "%s%s", prefix, tensors[i].name);
+        }
+        if (!tensors[i].name) {
+            return TESS_NOMEM;
+        }
+    }
+    qsort(sorted, (size_t)(t->n + more->n), sizeof *sorted, by_name);
+    for (int64_t i = 1; i < t->n + more->n; i++) {
+        if (strcmp(sorted[i - 1]->name, sorted[i]->name) == 0) {
+            return TESS_FAIL(TESS_FORMAT, "%s: two files hold a tensor of this name",
+                             sorted[i]->name);
+        }
+    }
+    return TESS_OK;
+}
+
+tess_status tess_tensors_join(tess_tensors *t, tess_tensors *more, const char *prefix)
+{
+    const int64_t n = t->n + more->n;
+    tess_tensor *tensors = tess_alloc_array((size_t)n, sizeof *tensors);
+    const tess_tensor **sorted = tess_alloc_array((size_t)n, sizeof *sorted);
+    tess_status st = tensors && sorted ? fill_joined(t, more, prefix, tensors, sorted) : TESS_NOMEM;
+    if (st) {
+        tess_free(tensors);
+        tess_free(sorted);
+        return st;
+    }
+    tess_free(t->tensors);
+    tess_free(t->by_name);
+    t->tensors = tensors;
+    t->by_name = sorted;
+    t->n = n;
+    tess_tensors *last = t;
+    while (last->next) {
+        last = last->next;
+    }
+    last->next = more;
+    return TESS_OK;
 }
 
 int64_t tess_tensors_count(const tess_tensors *t)

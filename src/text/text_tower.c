@@ -34,6 +34,7 @@ tess_text_config tess__text_default(void)
                               .eos_id = 2,
                               .tokenizer = "tokenizer.model",
                               .eps = 1e-5,
+                              .text_mode = "clean",
                               .proj_type = "linear"};
 }
 
@@ -56,11 +57,32 @@ static const tess_field fields[] = {
 /* Written only where they are not the default, so that older models keep their fingerprints. */
 static const tess_field more_fields[] = {
     {"pad_to_context", TESS_FIELD_BOOL, offsetof(tess_text_config, pad_to_context), 0, 0},
-    {"raw_text", TESS_FIELD_BOOL, offsetof(tess_text_config, raw_text), 0, 0},
+    {"text_mode", TESS_FIELD_STRING, offsetof(tess_text_config, text_mode), 0, 0},
     {"proj_bias", TESS_FIELD_BOOL, offsetof(tess_text_config, proj_bias), 0, 0},
     {"proj_type", TESS_FIELD_STRING, offsetof(tess_text_config, proj_type), 0, 0},
     {"hidden", TESS_FIELD_INT, offsetof(tess_text_config, hidden), 0, 1048576},
 };
+
+static const char *const modes[] = {"clean",      "raw",   "open_clip",
+                                    "whitespace", "lower", "canonicalize"};
+
+bool tess__text_is_clean(const tess_text_config *c)
+{
+    return !c->text_mode || strcmp(c->text_mode, "clean") == 0;
+}
+
+static tess_status check_mode(const tess_text_config *c, const char *name)
+{
+    bool known = !c->text_mode;
+    for (int64_t i = 0; !known && i < TESS_COUNT(modes); i++) {
+        known = strcmp(c->text_mode, modes[i]) == 0;
+    }
+    return known ? TESS_OK
+                 : TESS_FAIL(TESS_UNSUPPORTED,
+                             "%s: text_mode: expected clean, raw, open_clip, whitespace, lower or "
+                             "canonicalize, found \"%s\"",
+                             name, c->text_mode);
+}
 
 static bool has_proj(const tess_text_config *c)
 {
@@ -91,6 +113,7 @@ tess_status tess__text_config_check(const tess_text_config *c, const char *name)
     tess_pool_kind pool;
     TESS_TRY(tess__unary_find(c->act, name, &act));
     TESS_TRY(find_pool(c->pool_type, name, &pool));
+    TESS_TRY(check_mode(c, name));
     if (has_proj(c) && c->proj_type && strcmp(c->proj_type, "linear") != 0) {
         return TESS_FAIL(TESS_UNSUPPORTED, "%s: proj_type: expected linear or none, found \"%s\"",
                          name, c->proj_type);
@@ -102,6 +125,9 @@ tess_status tess__text_config_check(const tess_text_config *c, const char *name)
     if (c->width % c->heads != 0) {
         return TESS_FAIL(TESS_INVALID, "%s: width %lld is no multiple of heads %lld", name,
                          (long long)c->width, (long long)c->heads);
+    }
+    if (!tess__text_is_clean(c)) {
+        return TESS_OK; /* the tokenizer's files have the names that their program gives them */
     }
     if (!c->tokenizer[0] || strchr(c->tokenizer, '/') || c->tokenizer[0] == '.') {
         return TESS_FAIL(TESS_INVALID,
@@ -124,7 +150,8 @@ tess_status tess__text_config_read(const tess_json *obj, const char *name, tess_
 
 void tess__text_config_write(const tess_text_config *c, tess_json_writer *w)
 {
-    const bool more[] = {c->pad_to_context, c->raw_text, c->proj_bias, !has_proj(c), c->hidden > 0};
+    const bool more[] = {c->pad_to_context, !tess__text_is_clean(c), c->proj_bias, !has_proj(c),
+                         c->hidden > 0};
     _Static_assert(sizeof more == TESS_COUNT(more_fields), "a condition for each field");
     tess_json_begin_object(w);
     tess_json_add_fields(w, fields, TESS_COUNT(fields), c);

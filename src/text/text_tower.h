@@ -21,8 +21,12 @@ typedef struct tess_text_config {
         *tokenizer; /* file in the model directory, default "tokenizer.model"; Tessera's key */
     double eps;
     /* Tessera's keys; a model directory holds them where they are not as here said. */
-    bool pad_to_context;   /* every text is filled up with pad_id, and the filling attended to */
-    bool raw_text;         /* the tokenizer gets the text as it is and adds its own marks */
+    bool pad_to_context; /* every text is filled up with pad_id, and the filling attended to */
+    /* What becomes of a text: "clean" (default) is Tessera's own cleaning and an end id; else the
+     * tokenizer adds its own marks to the text as it is ("raw", Hugging Face), or as OpenCLIP's
+     * tokenizers prepare it ("open_clip", or HFTokenizer's clean: whitespace, lower, canonicalize).
+     */
+    const char *text_mode;
     bool proj_bias;        /* OpenCLIP's key: text_projection is a linear layer with a bias */
     const char *proj_type; /* OpenCLIP's key: linear | none */
     int64_t hidden;        /* of the MLPs; default 0: width * mlp_ratio */
@@ -31,6 +35,7 @@ typedef struct tess_text_config {
 tess_text_config tess__text_default(void);
 TESS_MUST_USE tess_status tess__text_config_read(const tess_json *obj, const char *name,
                                                  tess_arena *arena, tess_text_config *out);
+bool tess__text_is_clean(const tess_text_config *c); /* text_mode is "clean" */
 /* What can be asked once all is set: names that are known, sizes that divide. */
 TESS_MUST_USE tess_status tess__text_config_check(const tess_text_config *c, const char *name);
 void tess__text_config_write(const tess_text_config *c, tess_json_writer *w);

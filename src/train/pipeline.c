@@ -86,6 +86,13 @@ static void check(void *ctx, const char *text, size_t n_bytes, tess_bad *out_bad
     }
 }
 
+static tess_status copy_ids(const tess_ids *ids, int32_t *out_ids, int64_t *out_n_ids)
+{
+    memcpy(out_ids, ids->ids, ids->n_ids * sizeof *out_ids);
+    *out_n_ids = (int64_t)ids->n_ids;
+    return TESS_OK;
+}
+
 static tess_status tokenize(void *ctx, void *thread, const char *text, size_t n_bytes,
                             int64_t max_tokens, int32_t *out_ids, int64_t *out_n_ids)
 {
@@ -96,15 +103,18 @@ static tess_status tokenize(void *ctx, void *thread, const char *text, size_t n_
                              .max_ids = (size_t)max_tokens,
                              .scratch = s->tokenizer};
     *out_n_ids = 0;
+    if (p->texts_of) {
+        s->ids.n_ids = 0;
+        TESS_TRY(tess_model_tokenize(p->texts_of, text, n_bytes, s->tokenizer, &s->ids));
+        return copy_ids(&s->ids, out_ids, out_n_ids);
+    }
     TESS_TRY(tess_text_clean(text, n_bytes, p->clean_flags | TESS_CLEAN_TRUNCATE, &s->clean));
     if (s->clean.n_bytes == 0) {
         return TESS_OK;
     }
     s->ids.n_ids = 0;
     TESS_TRY(tess_tokenizer_encode(p->tokenizer, &s->ids, s->clean.data, s->clean.n_bytes, &o));
-    memcpy(out_ids, s->ids.ids, s->ids.n_ids * sizeof *out_ids);
-    *out_n_ids = (int64_t)s->ids.n_ids;
-    return TESS_OK;
+    return copy_ids(&s->ids, out_ids, out_n_ids);
 }
 
 tess_hooks tess_pipeline_hooks(const tess_pipeline *p)

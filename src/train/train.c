@@ -19,7 +19,8 @@ tess_pipeline tess_model_pipeline(const tess_model *m)
 {
     return (tess_pipeline){.preprocess = *tess_model_preprocess(m),
                            .tokenizer = tess_model_tokenizer(m),
-                           .add_eos = true};
+                           .add_eos = true,
+                           .texts_of = tess_model_has_own_texts(m) ? m : NULL};
 }
 
 /* ---- opening ------------------------------------------------------------------------------- */

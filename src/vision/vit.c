@@ -76,9 +76,9 @@ tess_status tess__vit_config_check(const tess_vit_config *c, const char *name)
                          c->pool_type);
     }
     TESS_TRY(tess__unary_find(c->act, name, &act));
-    if (c->image_size % c->patch_size != 0) {
-        return TESS_FAIL(TESS_INVALID, "%s: image_size %lld is no multiple of patch_size %lld",
-                         name, (long long)c->image_size, (long long)c->patch_size);
+    if (c->image_size < c->patch_size) {
+        return TESS_FAIL(TESS_INVALID, "%s: image_size %lld is less than patch_size %lld", name,
+                         (long long)c->image_size, (long long)c->patch_size);
     }
     if (c->class_token != pool_is(c, "tok") && !pool_is(c, "avg")) {
         return TESS_FAIL(TESS_UNSUPPORTED, "%s: pool_type %s %s a class token", name, c->pool_type,
