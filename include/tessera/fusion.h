@@ -117,7 +117,7 @@ TESS_MUST_USE tess_status tess_model_tokenize(const tess_model *m, const char *t
 /* A classifier made of words (Radford et al. 2021, section 3.1.4): for each class the mean of the
  * unit vectors of its prompts, normalised again, to out (C,Z).  A prompt is a template with every
  * "{c}" replaced by the class's name; without templates it is the name.  TESS_INVALID: a template
- * without "{c}", a prompt that gives no token. */
+ * without "{c}", a prompt without a word in it. */
 TESS_MUST_USE tess_status tess_model_classifier(tess_model *m, const char *const *classes,
                                                 int64_t n_classes, const char *const *templates,
                                                 int64_t n_templates, float *out);

@@ -58,8 +58,8 @@ static tess_status add_prompt(prompts *p, int64_t class, const char *name, const
     size_t before = p->ids.n_ids;
     TESS_TRY(write_prompt(p, name, template));
     TESS_TRY(tess_model_tokenize(p->model, p->text.data, p->text.n_bytes, p->scratch, &p->ids));
-    if (p->ids.n_ids == before) {
-        return TESS_FAIL(TESS_INVALID, "class \"%s\": the prompt \"%s\" gives no token", name,
+    if (p->ids.n_ids < before + 2) { /* the end id alone */
+        return TESS_FAIL(TESS_INVALID, "class \"%s\": the prompt \"%s\" holds no word", name,
                          p->text.data);
     }
     p->classes[p->n++] = class;

@@ -121,6 +121,9 @@ def bad_input(work, model):
     classes("nothing", b"", "empty")
     classes("twice", "a\nb\nc\n b \n", "lines 2 and 4", '"b"')
     classes("not UTF-8", b"a\nb\xff\xfe\n", "line 2", "UTF-8")
+    path = write(f"{work}/bad.txt", "a\n\u3000\n")
+    refused("a class without a word", ["holds no word"], "classify", "-m", model, "-c", path,
+            picture)
     classes("a NUL", b"a\0b\n", "line 1")
     refused("no file", ["none.txt"], "classify", "-m", model, "-c", f"{work}/none.txt", picture)
     for what, content, *words in (("without {c}", "a {c}\na {d}\n", "line 2", "{c}"),
