@@ -52,7 +52,9 @@ TESS_MUST_USE tess_status tess_model_convert(const char *in, const char *to, con
  * tokenizer); what an index records. */
 TESS_MUST_USE tess_status tess_model_fingerprint(tess_model *m, char out[33]);
 int64_t tess_model_embed_dim(const tess_model *m);
-int64_t tess_model_image_size(const tess_model *m);
+/* False for a text-only model: embedding a picture with it is TESS_UNSUPPORTED. */
+bool tess_model_has_image(const tess_model *m);
+int64_t tess_model_image_size(const tess_model *m); /* 0 without an image tower */
 int64_t tess_model_context_length(const tess_model *m);
 int64_t tess_model_n_params(const tess_model *m);
 const tess_preprocess *tess_model_preprocess(const tess_model *m);
@@ -194,6 +196,11 @@ TESS_MUST_USE tess_status tess_model_write_adapter(tess_model *m, const char *di
 TESS_MUST_USE tess_status tess_model_read_adapter(tess_model *m, const char *dir);
 /* Adds the products to the weights; the model then has no adapters. */
 TESS_MUST_USE tess_status tess_model_merge_adapters(tess_model *m);
+/* Puts the prompt of this name (of config_sentence_transformers.json: "query", "document") before
+ * every text from now on; NULL: none, also where the model names a default.  TESS_INVALID: there is
+ * no such prompt; the message names those that there are. */
+TESS_MUST_USE tess_status tess_model_set_prompt(tess_model *m, const char *name);
+bool tess_model_has_prompt(const tess_model *m, const char *name);
 
 /* ---- training ----------------------------------------------------------------------------- */
 

@@ -228,6 +228,24 @@ typedef tess_status tess_corpus_fn(void *ctx, const tess_dataset *ds, const tess
 TESS_MUST_USE tess_status tess_corpus_embed(tess_model *m, const tess_corpus_options *o,
                                             tess_corpus_fn *visit, void *ctx,
                                             tess_corpus_report *out);
+/* ---- a corpus of texts --------------------------------------------------------------------- */
+
+typedef struct tess_text_corpus_options {
+    const char *path;     /* JSON lines; or a table with a header row, named *.csv or *.tsv */
+    const char *text_key; /* the field or column of the text; NULL: "text" */
+    const char *id_key;   /* of its key, a string or a whole number; NULL: "key", else "id" */
+    void (*on_progress)(void *ctx, int64_t n_done, int64_t n_total); /* bytes; NULL: none */
+} tess_text_corpus_options;
+/* One text and its unit vector (Z); the text is cut at 64 KiB, the model may read less of it. */
+typedef tess_status tess_text_corpus_fn(void *ctx, const char *key, const char *text,
+                                        const float *vector);
+/* Embeds every text of a file, in its order.  A record without a key gets "line N" ("row N" in a
+ * table).  Records that are none, hold no text, are not UTF-8 or repeat a key are counted in the
+ * report by their line; a file without any usable one is TESS_INVALID. */
+TESS_MUST_USE tess_status tess_text_corpus_embed(tess_model *m, const tess_text_corpus_options *o,
+                                                 tess_text_corpus_fn *visit, void *ctx,
+                                                 tess_corpus_report *out);
+
 void tess_corpus_report_deinit(tess_corpus_report *r);
 
 #endif

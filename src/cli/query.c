@@ -57,6 +57,28 @@ static tess_status check_fingerprint(const tess_index *ix, const char *index_dir
     return TESS_OK;
 }
 
+static tess_status use_first(tess_model *m, const char *const *names, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (tess_model_has_prompt(m, names[i])) {
+            return tess_model_set_prompt(m, names[i]);
+        }
+    }
+    return TESS_OK;
+}
+
+tess_status cli_use_query_prompt(tess_model *m)
+{
+    static const char *const names[] = {"query"};
+    return use_first(m, names, TESS_COUNT(names));
+}
+
+tess_status cli_use_document_prompt(tess_model *m)
+{
+    static const char *const names[] = {"document", "passage", "corpus"};
+    return use_first(m, names, TESS_COUNT(names));
+}
+
 tess_status cli_open_index(const char *index_dir, const char *model_dir, const cli_list *adapters,
                            tess_precision precision, tess_index **out_index, tess_model **out_model)
 {
@@ -65,6 +87,7 @@ tess_status cli_open_index(const char *index_dir, const char *model_dir, const c
     tess_status st = tess_index_open(index_dir, NULL, out_index);
     st = st ? st : open_model(*out_index, index_dir, model_dir, adapters, precision, out_model);
     st = st ? st : check_fingerprint(*out_index, index_dir, *out_model);
+    st = st ? st : cli_use_query_prompt(*out_model);
     if (st) {
         tess_index_close(*out_index);
         tess_model_free(*out_model);

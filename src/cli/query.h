@@ -26,4 +26,9 @@ TESS_MUST_USE tess_status cli_open_model(const char *dir, const cli_list *adapte
         .help = "Low-rank adapter to apply, times a weight; may be repeated"                       \
     }
 
+/* Put the model's own prompt for such texts before each of them, where it has one: "query"; and
+ * "document", "passage" or "corpus".  Else its default stays. */
+TESS_MUST_USE tess_status cli_use_query_prompt(tess_model *m);
+TESS_MUST_USE tess_status cli_use_document_prompt(tess_model *m);
+
 #endif

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera embed: vectors of a corpus in clip-retrieval's layout, or of one text or picture.
  *
- *   OUT/img_emb/img_emb_0.npy         (N,Z) f32, row order is the join key
- *   OUT/metadata/metadata_0.jsonl     {"key","path","offset","bytes"} a row
+ *   OUT/img_emb/img_emb_0.npy         (N,Z) f32, row order is the join key; of texts
+ *                                     OUT/text_emb/text_emb_0.npy
+ *   OUT/metadata/metadata_0.jsonl     {"key","path","offset","bytes"} a row; of texts the key
  */
 #include "cli/precision.h"
 #include "cli/progress.h"
@@ -16,6 +17,7 @@
 typedef struct embed_values {
     cli_list adapters;
     const char *model, *data, *dataset_type, *out, *text, *image, *precision;
+    const char *texts, *text_key, *id_key, *prompt;
     int64_t workers;
 } embed_values;
 
@@ -49,12 +51,33 @@ static const cli_option embed_options[] = {
      .fallback = "auto",
      CLI_AT(embed_values, dataset_type),
      .help = "What the sources are"},
+    {.name = "texts",
+     .kind = CLI_PATH,
+     CLI_AT(embed_values, texts),
+     .value = "FILE",
+     .help = "Embed every text of this: JSON lines, CSV or TSV"},
+    {.name = "text-key",
+     .kind = CLI_STRING,
+     .fallback = "text",
+     CLI_AT(embed_values, text_key),
+     .value = "KEY",
+     .help = "The field or column of the text"},
+    {.name = "id-key",
+     .kind = CLI_STRING,
+     CLI_AT(embed_values, id_key),
+     .value = "KEY",
+     .help = "The field or column of its key; default: key, else id, else the line's number"},
+    {.name = "prompt",
+     .kind = CLI_STRING,
+     CLI_AT(embed_values, prompt),
+     .value = "NAME",
+     .help = "The model's prompt to put before the texts: query, document"},
     {.name = "out",
      .short_name = 'o',
      .kind = CLI_PATH,
      CLI_AT(embed_values, out),
      .value = "DIR",
-     .help = "Directory for the vectors of --data"},
+     .help = "Directory for the vectors of --data or --texts"},
     {.name = "workers",
      .short_name = 'j',
      .kind = CLI_INT,
@@ -110,7 +133,7 @@ typedef struct dump {
     tess_buf vectors, rows;
     int64_t dim, n;
     cli_progress progress;
-    bool begun, quiet, color;
+    bool begun, quiet, color, texts;
 } dump;
 
 static tess_status add_row(void *ctx, const tess_dataset *ds, const tess_sample *s,
@@ -136,11 +159,28 @@ static tess_status add_row(void *ctx, const tess_dataset *ds, const tess_sample 
     return tess_buf_check(&d->rows);
 }
 
+static tess_status add_text(void *ctx, const char *key, const char *text, const float *vector)
+{
+    dump *d = ctx;
+    (void)text;
+    tess_json_writer w = {.buf = &d->rows};
+    tess_buf_add(&d->vectors, vector, (size_t)d->dim * sizeof *vector);
+    tess_json_begin_object(&w);
+    tess_json_key(&w, "key");
+    tess_json_add_string(&w, key);
+    tess_json_end_object(&w);
+    tess_buf_adds(&d->rows, "\n");
+    d->n++;
+    TESS_TRY(tess_buf_check(&d->vectors));
+    return tess_buf_check(&d->rows);
+}
+
 static void show(void *ctx, int64_t n_done, int64_t n_total)
 {
     dump *d = ctx;
     if (!d->begun) {
-        d->progress = (cli_progress){.label = "embed", .unit = "img", .total = n_total};
+        d->progress =
+            (cli_progress){.label = "embed", .unit = d->texts ? "B" : "img", .total = n_total};
         cli_progress_begin(&d->progress, cli_term_of(stderr, d->color), d->quiet, 0);
         d->begun = true;
     }
@@ -173,9 +213,10 @@ static tess_status write_npy(const char *path, const dump *d)
 static tess_status write_dump(const char *out, const dump *d)
 {
     tess_arena a = {0};
-    const char *vectors = tess_arena_format(&a, "%s/img_emb", out);
+    const char *kind = d->texts ? "text_emb" : "img_emb";
+    const char *vectors = tess_arena_format(&a, "%s/%s", out, kind);
     const char *rows = tess_arena_format(&a, "%s/metadata", out);
-    const char *npy = tess_arena_format(&a, "%s/img_emb/img_emb_0.npy", out);
+    const char *npy = tess_arena_format(&a, "%s/%s/%s_0.npy", out, kind, kind);
     const char *jsonl = tess_arena_format(&a, "%s/metadata/metadata_0.jsonl", out);
     tess_status st = vectors && rows && npy && jsonl ? tess_dir_make(vectors) : TESS_NOMEM;
     st = st ? st : tess_dir_make(rows);
@@ -207,14 +248,19 @@ static tess_status print_dumped(const char *out, const tess_corpus_report *r, bo
 static tess_status embed_corpus(cli_command *cmd, tess_model *m)
 {
     const embed_values *v = cmd->values;
-    dump d = {
-        .dim = tess_model_embed_dim(m), .quiet = cmd->common.quiet, .color = cmd->common.color};
+    dump d = {.dim = tess_model_embed_dim(m),
+              .quiet = cmd->common.quiet,
+              .color = cmd->common.color,
+              .texts = v->texts != NULL};
     tess_corpus_report r = {0};
     tess_corpus_options o = {.data = v->data,
                              .dataset_type = v->dataset_type,
                              .workers = (int)v->workers,
                              .on_progress = show};
-    tess_status st = tess_corpus_embed(m, &o, add_row, &d, &r);
+    const tess_text_corpus_options texts = {
+        .path = v->texts, .text_key = v->text_key, .id_key = v->id_key, .on_progress = show};
+    tess_status st = v->texts ? tess_text_corpus_embed(m, &texts, add_text, &d, &r)
+                              : tess_corpus_embed(m, &o, add_row, &d, &r);
     if (d.begun) {
         cli_progress_end(&d.progress);
     }
@@ -229,28 +275,31 @@ static tess_status embed_corpus(cli_command *cmd, tess_model *m)
 static tess_status run_embed(cli_command *cmd)
 {
     const embed_values *v = cmd->values;
-    int what = (v->text != NULL) + (v->image != NULL) + (v->data != NULL);
-    if (!v->model || what != 1 || (v->data && !v->out)) {
-        return cli_usage_error(cmd, "embed needs --model and one of --text, --image, and --data "
-                                    "with --out");
+    const bool many = v->data || v->texts;
+    int what = (v->text != NULL) + (v->image != NULL) + (v->data != NULL) + (v->texts != NULL);
+    if (!v->model || what != 1 || (many && !v->out)) {
+        return cli_usage_error(cmd, "embed needs --model and one of --text, --image, and --data or "
+                                    "--texts with --out");
     }
     tess_model *m = NULL;
     tess_compute_threads(0);
     tess_status st = cli_open_model(v->model, &v->adapters, cli_precision_of(v->precision), &m);
-    st = st ? st : v->data ? embed_corpus(cmd, m) : embed_one(v, m);
+    st = st ? st : v->prompt ? tess_model_set_prompt(m, v->prompt) : TESS_OK;
+    st = st ? st : many ? embed_corpus(cmd, m) : embed_one(v, m);
     tess_model_free(m);
     return st;
 }
 
 const cli_verb cli_verb_embed = {
     .name = "embed",
-    .summary = "Turn pictures or a text into vectors",
+    .summary = "Turn pictures or texts into vectors",
     .options = embed_options,
     .n_options = TESS_COUNT(embed_options),
     .values_bytes = sizeof(embed_values),
     .computes = true,
     .about = "--data writes img_emb/img_emb_0.npy and metadata/metadata_0.jsonl, rows in the same "
-             "order; the layout of clip-retrieval, with JSON lines in place of Parquet.",
+             "order; the layout of clip-retrieval, with JSON lines in place of Parquet. --texts "
+             "writes text_emb/text_emb_0.npy.",
     .examples = "$ tessera embed --model logs/first/model --text \"a red car\"\n"
                 "$ tessera embed --model logs/first/model --data ~/Pictures --out vectors",
     .run = run_embed,

@@ -14,6 +14,7 @@
 typedef struct build_values {
     cli_list adapters;
     const char *model, *data, *dataset_type, *caption_key, *out, *factory, *precision;
+    const char *text, *text_key, *id_key;
     int64_t workers;
     bool replace;
 } build_values;
@@ -43,6 +44,23 @@ static const cli_option build_options[] = {
      CLI_AT(build_values, caption_key),
      .value = "KEY",
      .help = "Captions to keep with the pictures: a JSON field, or txt"},
+    {.name = "text",
+     .short_name = 't',
+     .kind = CLI_PATH,
+     CLI_AT(build_values, text),
+     .value = "FILE",
+     .help = "Texts to index instead of pictures: JSON lines, CSV or TSV"},
+    {.name = "text-key",
+     .kind = CLI_STRING,
+     .fallback = "text",
+     CLI_AT(build_values, text_key),
+     .value = "KEY",
+     .help = "The field or column of the text"},
+    {.name = "id-key",
+     .kind = CLI_STRING,
+     CLI_AT(build_values, id_key),
+     .value = "KEY",
+     .help = "The field or column of its key; default: key, else id, else the line's number"},
     {.name = "out",
      .short_name = 'o',
      .kind = CLI_PATH,
@@ -74,7 +92,7 @@ typedef struct build {
     tess_index_builder *builder;
     tess_buf captions;
     cli_progress progress;
-    bool begun, quiet, color;
+    bool begun, quiet, color, texts;
 } build;
 
 /* {"language": "text", ...}; several texts of one language become an array. */
@@ -132,11 +150,24 @@ static tess_status add_row(void *ctx, const tess_dataset *ds, const tess_sample 
     return tess_index_builder_add(b->builder, vector, &row, 1);
 }
 
+/* The text is the row's caption: shown with a hit, and what a lexical search reads. */
+static tess_status add_text(void *ctx, const char *key, const char *text, const float *vector)
+{
+    build *b = ctx;
+    tess_json_writer w = {.buf = &b->captions};
+    tess_buf_clear(&b->captions);
+    tess_json_add_string(&w, text);
+    TESS_TRY(tess_buf_check(&b->captions));
+    tess_row row = {.key = key, .kind = TESS_ROW_TEXT, .captions = b->captions.data};
+    return tess_index_builder_add(b->builder, vector, &row, 1);
+}
+
 static void show(void *ctx, int64_t n_done, int64_t n_total)
 {
     build *b = ctx;
     if (!b->begun) {
-        b->progress = (cli_progress){.label = "embed", .unit = "img", .total = n_total};
+        b->progress =
+            (cli_progress){.label = "embed", .unit = b->texts ? "B" : "img", .total = n_total};
         cli_progress_begin(&b->progress, cli_term_of(stderr, b->color), b->quiet, 0);
         b->begun = true;
     }
@@ -159,7 +190,8 @@ static tess_status print_built(const cli_command *cmd, const tess_corpus_report 
         tess_json_end_object(&w);
         tess_buf_adds(&out, "\n");
     } else {
-        tess_buf_addf(&out, "%s: %lld pictures", v->out, (long long)r->n_embedded);
+        tess_buf_addf(&out, "%s: %lld %s", v->out, (long long)r->n_embedded,
+                      v->text ? "texts" : "pictures");
         if (tess_bad_list_total(&r->bad) > 0) {
             tess_buf_adds(&out, "; left out: ");
             tess_bad_list_write(&r->bad, &out);
@@ -191,6 +223,26 @@ static char *path_from_index(const char *index, const char *model)
     return out;
 }
 
+static tess_status embed_pictures(const build_values *v, tess_model *m, build *b,
+                                  tess_corpus_report *r)
+{
+    const tess_corpus_options o = {.data = v->data,
+                                   .dataset_type = v->dataset_type,
+                                   .caption_key = v->caption_key,
+                                   .workers = (int)v->workers,
+                                   .on_progress = show};
+    return tess_corpus_embed(m, &o, add_row, b, r);
+}
+
+static tess_status embed_texts(const build_values *v, tess_model *m, build *b,
+                               tess_corpus_report *r)
+{
+    const tess_text_corpus_options o = {
+        .path = v->text, .text_key = v->text_key, .id_key = v->id_key, .on_progress = show};
+    TESS_TRY(cli_use_document_prompt(m));
+    return tess_text_corpus_embed(m, &o, add_text, b, r);
+}
+
 static tess_status build_index(cli_command *cmd, tess_model *m, build *b)
 {
     const build_values *v = cmd->values;
@@ -208,13 +260,8 @@ static tess_status build_index(cli_command *cmd, tess_model *m, build *b)
     tess_status st = tess_index_builder_open(v->out, &io, &b->builder);
     tess_free(model);
     TESS_TRY(st);
-    tess_corpus_options co = {.data = v->data,
-                              .dataset_type = v->dataset_type,
-                              .caption_key = v->caption_key,
-                              .workers = (int)v->workers,
-                              .on_progress = show};
     tess_corpus_report r = {0};
-    st = tess_corpus_embed(m, &co, add_row, b, &r);
+    st = v->text ? embed_texts(v, m, b, &r) : embed_pictures(v, m, b, &r);
     if (b->begun) {
         cli_progress_end(&b->progress);
     }
@@ -231,11 +278,11 @@ static tess_status build_index(cli_command *cmd, tess_model *m, build *b)
 static tess_status run_build(cli_command *cmd)
 {
     const build_values *v = cmd->values;
-    if (!v->model || !v->data || !v->out) {
-        return cli_usage_error(cmd, "index build needs --model, --data and --out");
+    if (!v->model || !v->data == !v->text || !v->out) {
+        return cli_usage_error(cmd, "index build needs --model, --out, and --data or --text");
     }
     tess_model *m = NULL;
-    build b = {.quiet = cmd->common.quiet, .color = cmd->common.color};
+    build b = {.quiet = cmd->common.quiet, .color = cmd->common.color, .texts = v->text != NULL};
     tess_compute_threads(0);
     tess_status st = cli_open_model(v->model, &v->adapters, cli_precision_of(v->precision), &m);
     st = st ? st : build_index(cmd, m, &b);
@@ -246,16 +293,19 @@ static tess_status run_build(cli_command *cmd)
 
 const cli_verb cli_verb_index_build = {
     .name = "index build",
-    .summary = "Embed pictures and make them searchable",
+    .summary = "Embed pictures or texts and make them searchable",
     .options = build_options,
     .n_options = TESS_COUNT(build_options),
     .values_bytes = sizeof(build_values),
     .computes = true,
     .about = "The index records the model's fingerprint and where every picture's bytes are; it "
-             "appears whole or not at all. Pictures that cannot be read are counted and named.",
+             "appears whole or not at all. Pictures and texts that cannot be read are counted and "
+             "named. --text takes a record a line, {\"key\": ..., \"text\": ...}, with any text "
+             "model; the text is kept in the index.",
     .examples = "$ tessera index build --model logs/first/model --data ~/Pictures --out photos\n"
                 "$ tessera index build -m model -d 'shards/{000..099}.tar' -o big --index-key "
-                "IVF4096,SQ8",
+                "IVF4096,SQ8\n"
+                "$ tessera index build -m all-MiniLM-L6-v2 --text packages.jsonl -o packages",
     .run = run_build,
 };
 

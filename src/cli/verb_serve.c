@@ -60,7 +60,8 @@ static tess_status embed_picture(void *ctx, tess_bytes encoded, float *out)
     return tess_model_embed_picture(ctx, encoded, out);
 }
 
-static tess_status announce(const cli_command *cmd, const tess_server *s, const tess_index *ix)
+static tess_status announce(const cli_command *cmd, const tess_server *s, const tess_index *ix,
+                            bool has_image)
 {
     const serve_values *v = cmd->values;
     tess_buf out = {0};
@@ -74,8 +75,9 @@ static tess_status announce(const cli_command *cmd, const tess_server *s, const 
         tess_json_end_object(&w);
         tess_buf_adds(&out, "\n");
     } else {
-        tess_buf_addf(&out, "%lld pictures at http://%s:%d/ (Ctrl-C ends)\n",
-                      (long long)tess_index_count(ix), v->host, tess_server_port(s));
+        tess_buf_addf(&out, "%lld %s at http://%s:%d/ (Ctrl-C ends)\n",
+                      (long long)tess_index_count(ix), has_image ? "pictures" : "texts", v->host,
+                      tess_server_port(s));
     }
     tess_status st = cli_print(&out);
     tess_buf_deinit(&out);
@@ -90,12 +92,12 @@ static tess_status serve(cli_command *cmd, tess_index *ix, tess_model *m)
                              .port = (int)v->port,
                              .index = ix,
                              .embed_text = embed_text,
-                             .embed_picture = embed_picture,
+                             .embed_picture = tess_model_has_image(m) ? embed_picture : NULL,
                              .ctx = m,
                              .n_workers = 1,
                              .max_body_bytes = (size_t)v->max_body_mb << 20};
     TESS_TRY(tess_server_start(&o, &s));
-    tess_status st = announce(cmd, s, ix);
+    tess_status st = announce(cmd, s, ix, tess_model_has_image(m));
     while (st == TESS_OK && !tess_cancelled) {
         nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
     }

@@ -5,6 +5,8 @@
  * of two, token rows to an eighth of one) so that a handful of plans serve every call.  What the
  * rounding adds are empty segments and rows beyond the last segment, which change nothing. */
 #include "fusion/packs.h"
+#include "fusion/model.h"
+#include "fusion/sentence_model.h"
 
 #include "fusion/foreign.h"
 
@@ -119,8 +121,17 @@ static tess_status run_pictures(tess_model *m, const uint8_t *pictures, int64_t 
     return m->packs ? check_vectors(m, out, n) : TESS_OK;
 }
 
+static tess_status need_image_tower(const tess_model *m)
+{
+    return tess_model_has_image(m)
+               ? TESS_OK
+               : TESS_FAIL(TESS_UNSUPPORTED,
+                           "the model has a text tower alone: it embeds texts, and no pictures");
+}
+
 tess_status tess_model_embed_pictures(tess_model *m, const uint8_t *pictures, int64_t n, float *out)
 {
+    TESS_TRY(need_image_tower(m));
     size_t one = (size_t)m->config.vision.image_size * (size_t)m->config.vision.image_size * 3;
     for (int64_t i = 0; i < n; i += PICTURES_PER_RUN) {
         int64_t k = n - i < PICTURES_PER_RUN ? n - i : PICTURES_PER_RUN;
@@ -131,6 +142,7 @@ tess_status tess_model_embed_pictures(tess_model *m, const uint8_t *pictures, in
 
 tess_status tess_model_embed_picture(tess_model *m, tess_bytes encoded, float *out)
 {
+    TESS_TRY(need_image_tower(m));
     size_t side = (size_t)m->config.vision.image_size;
     uint8_t *pixels = tess_alloc_array(side * side, 3);
     if (!pixels) {
@@ -233,6 +245,9 @@ tess_status tess_model_embed_tokens(tess_model *m, const int32_t *tokens, const 
 tess_status tess_model_tokenize(const tess_model *m, const char *text, size_t n_bytes,
                                 tess_tokenizer_scratch *scratch, tess_ids *out)
 {
+    if (m->config.sentence) {
+        return tess__sentence_tokenize(m, text, n_bytes, scratch, out);
+    }
     if (!tess__text_is_clean(&m->config.text)) {
         return tess__foreign_tokenize(m, text, n_bytes, scratch, out);
     }
@@ -251,7 +266,8 @@ tess_status tess_model_embed_text(tess_model *m, const char *text, size_t n_byte
 {
     m->ids.n_ids = 0;
     TESS_TRY(tess_model_tokenize(m, text, n_bytes, NULL, &m->ids));
-    if (m->ids.n_ids < 2) {
+    const bool sentence = m->config.sentence != NULL;
+    if (m->ids.n_ids < 2 || (sentence && m->ids.n_ids <= tess_tokenizer_n_special(m->tokenizer))) {
         return TESS_FAIL(TESS_INVALID, "the text holds nothing to search for");
     }
     int64_t offsets[2] = {0, (int64_t)m->ids.n_ids};

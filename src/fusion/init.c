@@ -28,6 +28,8 @@ static const struct {
     {"logit_scale_text", INIT_LOGIT_SCALE, 0},
     {"logit_bias", INIT_LOGIT_BIAS, 0},
     {"token_embedding.weight", INIT_NORMAL, 0.02},
+    {"token_type_embedding", INIT_NORMAL, 0.02},
+    {"dense.weight", INIT_FAN_IN, 0},
     {"class_embedding", INIT_WIDTH, 0},
     {"visual.positional_embedding", INIT_WIDTH, 0},
     {"positional_embedding", INIT_NORMAL, 0.01},

@@ -94,4 +94,7 @@ tess_layout tess__layout_openclip_timm(void);
 tess_layout tess__layout_hf_clip(void);
 tess_layout tess__layout_hf_siglip(void);
 
+/* BERT and XLM-RoBERTa as transformers keeps them.  `old`: LayerNorms' gamma and beta. */
+tess_layout tess__layout_bert(const char *our_prefix, const char *their_prefix, bool old);
+
 #endif

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A model: config, parameters, tokenizer; and the directory that holds it. */
 #include "fusion/lora.h"
+#include "fusion/model.h"
+#include "fusion/sentence_model.h"
 
 #include "fusion/foreign.h"
 #include "fusion/layout.h"
@@ -44,7 +46,10 @@ void tess__model_leaves(tess_graph *g, const tess_model *m)
 {
     const tess_model_config *c = &m->config;
     int64_t s = c->vision.image_size;
-    tess__picture_tower(g, m, tess_input(g, "pictures", TESS_U8, TESS_SHAPE_OF(1, s, s, 3)), false);
+    if (!c->sentence) {
+        tess__picture_tower(g, m, tess_input(g, "pictures", TESS_U8, TESS_SHAPE_OF(1, s, s, 3)),
+                            false);
+    }
     tess__caption_tower(g, m,
                         (tess_text_input){
                             .tokens = tess_input(g, "tokens", TESS_I32, TESS_SHAPE_OF(1)),
@@ -52,6 +57,9 @@ void tess__model_leaves(tess_graph *g, const tess_model *m)
                             .offsets = tess_input(g, "offsets", TESS_I32, TESS_SHAPE_OF(2)),
                         },
                         false);
+    if (c->sentence) {
+        return;
+    }
     tess_state(g, "param", "logit_scale", TESS_F32, tess_shape_make(0, NULL));
     if (c->has_logit_bias) {
         tess_state(g, "param", "logit_bias", TESS_F32, tess_shape_make(0, NULL));
@@ -228,10 +236,14 @@ static void describe_towers(const tess_model *m, tess_buf *out)
 {
     tess_json_writer w = {.buf = out};
     tess_json_begin_array(&w);
-    tess__vit_config_write(&m->config.vision, &w);
+    if (!m->config.sentence) {
+        tess__vit_config_write(&m->config.vision, &w);
+    }
     tess__text_config_write(&m->config.text, &w);
     tess_json_end_array(&w);
-    tess_preprocess_write(&m->config.preprocess, out);
+    if (!m->config.sentence) {
+        tess_preprocess_write(&m->config.preprocess, out);
+    }
 }
 
 tess_status tess_model_fingerprint(tess_model *m, char out[33])
@@ -457,6 +469,9 @@ tess_status tess_model_open(const char *dir, tess_precision precision, tess_mode
     *out = NULL;
     if (strncmp(dir, "local-dir:", 10) == 0) {
         dir += 10;
+    }
+    if (tess__sentence_is_dir(dir)) {
+        return tess__sentence_open(dir, precision, out);
     }
     const tess_family *family;
     TESS_TRY(tess__family_find(dir, &family));

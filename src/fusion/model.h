@@ -42,6 +42,7 @@ struct tess_model {
     tess_picture picture;
     tess_ids ids;
     tess_layout_types types; /* of the file that another program's model came from */
+    const char *prompt;      /* stands before every text; NULL: none */
 };
 
 /* The towers' graphs: unit rows f32. */
@@ -52,11 +53,11 @@ tess_value tess__caption_tower(tess_graph *g, const tess_model *m, tess_text_inp
 #define TESS_WEIGHTS_FILE "open_clip_model.safetensors"
 /* Against the fingerprint that the directory records, where it does. */
 TESS_MUST_USE tess_status tess__model_check_summary(tess_model *m, const char *dir);
-/* A model without anything in it; *out is the caller's to free, also on failure. */
-TESS_MUST_USE tess_status tess__model_alloc(tess_precision precision, tess_model **out);
 /* A directory's config and tokenizer, and a store that is not laid out. */
 TESS_MUST_USE tess_status tess__model_open_config(const char *dir, tess_precision precision,
                                                   tess_model **out);
+/* A model without anything in it; *out is the caller's to free, also on failure. */
+TESS_MUST_USE tess_status tess__model_alloc(tess_precision precision, tess_model **out);
 /* Adds the leaves of both towers and of all scales to the store. */
 TESS_MUST_USE tess_status tess__model_make_store(tess_model *m);
 /* Both towers for one picture and one caption, only to learn the leaves' names and shapes. */

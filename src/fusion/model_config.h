@@ -6,6 +6,7 @@
 
 #include "tessera/fusion.h"
 
+#include "fusion/sentence_config.h"
 #include "text/text_tower.h"
 #include "vision/vit.h"
 
@@ -18,6 +19,7 @@ typedef struct tess_model_config {
     tess_text_config text;
     tess_preprocess preprocess;
     tess_objectives objectives;
+    const tess_sentence_config *sentence; /* a text-only model; NULL: two towers */
 } tess_model_config;
 
 /* Strings live in the arena; `path` is for messages: "path: model_cfg.vision_cfg.key: ...". */

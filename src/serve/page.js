@@ -12,6 +12,7 @@ const examples = ["red heart", "chat noir", "Geburtstagskuchen", "猫", "рак�
 
 let picture = null;   // Blob to search by
 let shown = [];       // the last results
+let canTakePictures = true;
 let running = null;   // AbortController of the request under way
 
 // ---- captions -------------------------------------------------------------------------------
@@ -77,6 +78,11 @@ function makeCard(result) {
   img.alt = best[1] || result.key;
   img.addEventListener("error", noPicture);
   if (result.thumbnail) img.src = result.thumbnail; else noPicture();
+  if (result.kind === "text") {
+    shot.hidden = true;
+    li.classList.add("text");
+    li.querySelector(".key").textContent = result.key;
+  }
   shot.addEventListener("click", () => searchLike(result));
   setText(li.querySelector(".caption"), best[1] ? best : ["", result.key]);
   li.querySelector(".caption").title = result.key;
@@ -189,7 +195,9 @@ async function searchLike(result) {
 
 function takeFiles(files) {
   const blob = [...files].find((f) => f.type.startsWith("image/"));
-  if (blob) {
+  if (!canTakePictures) {
+    say("This index is searched by words alone.", true);
+  } else if (blob) {
     usePicture(blob);
     search();
   } else {
@@ -253,7 +261,13 @@ for (const words of examples) {
 }
 language.parentElement.hidden = true;
 fetch("/v1/info").then((r) => r.json()).then((info) => {
-  byId("about").textContent = `${info.n_rows.toLocaleString()} pictures, searched in any language`;
+  const rows = info.n_rows.toLocaleString();
+  byId("about").textContent = info.image ? `${rows} pictures, searched in any language` : `${rows} texts, searched by what they mean`;
+  if (info.image) return;
+  canTakePictures = false;
+  byId("headline").textContent = "Find texts by what they mean";
+  text.placeholder = text.ariaLabel = "Search in your own words";
+  document.querySelector(".pick").hidden = byId("examples").hidden = true;
 }).catch(() => {});
 text.value = new URLSearchParams(location.search).get("q") || "";
 if (text.value) search(); else text.focus();

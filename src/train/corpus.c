@@ -23,6 +23,10 @@ typedef struct corpus {
 
 static tess_status open_corpus(corpus *c)
 {
+    if (!tess_model_has_image(c->model)) {
+        return TESS_FAIL(TESS_UNSUPPORTED,
+                         "the model has a text tower alone: give it texts, with --text or --texts");
+    }
     c->pipeline = tess_model_pipeline(c->model);
     c->hooks = tess_pipeline_hooks(&c->pipeline);
     tess_dataset_options d = {.type = c->o->dataset_type,

@@ -254,8 +254,8 @@ static void test_fields_are_read(void **state)
 static void test_fields_are_picked(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"{\"size\": 7, \"novel\": {\"size\": 8}}",
-                                        "{\"novel\": 1, \"size\": \"7\"}"};
+    static const char *const texts[] = {"{\"width\": 7, \"novel\": {\"width\": 8}}",
+                                        "{\"novel\": 1, \"width\": \"7\"}"};
     tess_arena arena = {0};
     for (int i = 0; i < 2; i++) {
         tess_json_doc *doc = NULL;
@@ -264,7 +264,7 @@ static void test_fields_are_picked(void **state)
         tess_status st = tess_json_pick_fields(tess_json_root(doc), "c.json", fields,
                                                (size_t)TESS_COUNT(fields), &arena, &c);
         assert_int_equal(st, i ? TESS_INVALID : TESS_OK);
-        assert_int_equal(c.size, i ? 0 : 7);
+        assert_int_equal(c.width, i ? 0 : 7);
         tess_json_free(doc);
     }
     tess_arena_deinit(&arena);

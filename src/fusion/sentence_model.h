@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Text-only models: see fusion/sentence_config.h for the directory. */
+#ifndef TESSERA_FUSION_SENTENCE_MODEL_H
+#define TESSERA_FUSION_SENTENCE_MODEL_H
+
+#include "fusion/model.h"
+#include "fusion/sentence_config.h"
+
+TESS_MUST_USE tess_status tess__sentence_open(const char *dir, tess_precision precision,
+                                              tess_model **out);
+
+/* A text as sentence-transformers tokenizes it: prompt, text, the tokenizer's own marks; cut to the
+ * context.  TESS_FORMAT: not UTF-8. */
+TESS_MUST_USE tess_status tess__sentence_tokenize(const tess_model *m, const char *text,
+                                                  size_t n_bytes, tess_tokenizer_scratch *scratch,
+                                                  tess_ids *out);
+
+#endif
