@@ -59,7 +59,10 @@ void tess__vocab_deinit(tess__vocab *v)
 static size_t slot_of(const tess__pairs *p, int32_t left, int32_t right)
 {
     uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-    size_t i = (size_t)((key * UINT64_C(0x9e3779b97f4a7c15)) >> 20) & (p->n_slots - 1);
+    uint64_t mixed = key * UINT64_C(0x9e3779b97f4a7c15);
+    /* The high half: only it depends on both ids. */
+    size_t i =
+        (size_t)((mixed ^ mixed >> 29) * UINT64_C(0xbf58476d1ce4e5b9) >> 32) & (p->n_slots - 1);
     while (p->slots[i].left >= 0 && (p->slots[i].left != left || p->slots[i].right != right)) {
         i = (i + 1) & (p->n_slots - 1);
     }
