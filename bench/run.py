@@ -13,6 +13,7 @@ import sys
 import time
 
 import common
+import inference_rate
 import train_rate
 
 QUERIES = 'recipes/emoji/queries.tsv'
@@ -147,8 +148,9 @@ def lora(context):
         'batch': batch, 'tokens_per_caption': tokens, 'load': common.median_load(), 'rows': rows})
 
 
-BENCHES = {'train': train_rate.bench, 'decode': decode, 'tokenize': tokenize, 'search': search,
-           'quality': quality, 'repeat': repeat, 'lora': lora}
+BENCHES = {'train': train_rate.bench, 'inference': inference_rate.bench, 'decode': decode,
+           'tokenize': tokenize, 'search': search, 'quality': quality, 'repeat': repeat,
+           'lora': lora}
 
 
 def main():

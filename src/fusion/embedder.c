@@ -216,6 +216,9 @@ tess_status tess_model_open_embedder(const char *dir, tess_precision precision, 
 
 /* ---- making the packed file ---------------------------------------------------------------- */
 
+/* A ViT-L/14 takes a second a picture in f32. */
+enum { PICTURES = 8 };
+
 tess_status tess_model_pack(const char *dir, tess_precision precision, tess_pack_report *out)
 {
     *out = (tess_pack_report){0};
@@ -224,7 +227,7 @@ tess_status tess_model_pack(const char *dir, tess_precision precision, tess_pack
     tess_model *m = NULL;
     tess_status st = path ? tess__pack_stamp(dir, &stamp) : TESS_NOMEM;
     st = st ? st : tess_model_open(dir, TESS_PRECISION_F32, &m);
-    st = st ? st : tess__pack_choose(m, precision, 16, out);
+    st = st ? st : tess__pack_choose(m, precision, PICTURES, out);
     st = st ? st : tess__pack_save(m, stamp, path);
     tess_model_free(m);
     tess_free(stamp);
