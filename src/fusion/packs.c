@@ -232,5 +232,5 @@ tess_status tess__packs_lower(tess_packs *p, tess_graph **g, tess_value *output)
     tess_graph_free(*g);
     *g = low;
     *output = value;
-    return TESS_OK;
+    return tess__graph_pool_early(g, output);
 }

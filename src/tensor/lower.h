@@ -24,4 +24,9 @@ TESS_MUST_USE tess_status tess__graph_lower(const tess_graph *g, tess_value outp
                                             tess_find_packed *find, void *ctx, tess_graph **out,
                                             tess_value *out_value);
 
+/* *g and *output become those of the same computation, in which what only a pooling to one row of
+ * each segment (first, last) wants is computed at those rows alone. */
+TESS_MUST_USE tess_status tess__graph_pool_early(tess_graph **g, tess_value *output);
+bool tess__pool_is_one_row(const void *attrs); /* of a pool */
+
 #endif

@@ -232,6 +232,19 @@ static void finish(const tess_packed_args *p, float *sums, int64_t row, int64_t 
     }
 }
 
+/* Rows of the residual, which come from another core's cache, are asked for before the sums of
+ * their tile are made. */
+static void fetch_residual(const tess_packed_args *p, int64_t row, int64_t mr)
+{
+    const int64_t item = p->dtype == TESS_BF16 ? 2 : 4;
+    for (int64_t i = 0; i < mr; i++) {
+        const char *r = (const char *)p->residual + (row + i) * p->y_row * item;
+        for (int64_t b = 0; b < p->cols * item; b += 64) {
+            __builtin_prefetch(r + b, 0, 3);
+        }
+    }
+}
+
 static void packed_panel(const tess_packed_args *p)
 {
     const int kind = p->kind == TESS_I8 ? BYTES : p->kind == TESS_BF16 ? PAIRS : ONES;
@@ -245,6 +258,9 @@ static void packed_panel(const tess_packed_args *p)
     }
     for (int64_t row = 0, n = 0; row < p->rows; row += most, n++) {
         const int64_t mr = p->rows - row < most ? p->rows - row : most;
+        if (p->residual) {
+            fetch_residual(p, row, mr);
+        }
         for (int64_t j = 0; j < p->cols; j += NR * LANES) {
             tile t = {.a = (const uint32_t *)p->a + row * p->a_row,
                       .b = (const uint32_t *)p->b + j,
@@ -309,6 +325,7 @@ INLINE void row_range(const void *x, int64_t width, bool bf16, float *out_low, f
     int64_t j = 0;
     for (; j + 2 * LANES <= width; j += 2 * LANES) {
         const vf v = load_vec(x, j, bf16), w = load_vec(x, j + LANES, bf16);
+        __builtin_prefetch(at(x, j + width, bf16), 0, 3); /* the next row, perhaps another core's */
         low = less_of(v, low);
         high = more_of(v, high);
         low2 = less_of(w, low2);

@@ -18,7 +18,8 @@ typedef struct packed_attrs {
     int64_t act;
 } packed_attrs;
 
-enum { ROWS_PER_ITEM = 192, ROWS_PER_CONVERSION = 16 };
+/* Rows of an item: at most, and a multiple of what the kernels take at once. */
+enum { ROWS_MOST = 192, ROWS_STEP = 12, ROWS_PER_CONVERSION = 16 };
 
 tess_value tess__packed_linear(tess_graph *g, tess_value x, const tess_packed *w,
                                tess_packed_options o)
@@ -86,7 +87,7 @@ typedef struct job {
     const tess_exec *e;
     const packed_attrs *attrs;
     converted conversion;
-    int64_t rows;
+    int64_t rows, rows_per_item, n_row_items;
     char *a; /* x or scratch */
     float *scale;
     int32_t *zero;
@@ -131,7 +132,7 @@ static void run_item(const job *j, int64_t panel, int64_t row, const void *next)
         .bias = bias ? bias + col : NULL,
         .residual = residual ? tess__at(residual, y->dtype, at) : NULL,
         .y = tess__at_mut(y->data, y->dtype, at),
-        .rows = j->rows - row < ROWS_PER_ITEM ? j->rows - row : ROWS_PER_ITEM,
+        .rows = j->rows - row < j->rows_per_item ? j->rows - row : j->rows_per_item,
         .cols = w->n - col < TESS_PANEL ? w->n - col : TESS_PANEL,
         .groups = groups,
         .a_row = groups,
@@ -152,7 +153,7 @@ static void run_item(const job *j, int64_t panel, int64_t row, const void *next)
 static void run_share(const job *j, int64_t thread, int64_t n_threads)
 {
     const tess_packed *w = j->attrs->w;
-    const int64_t per_panel = (j->rows + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM;
+    const int64_t per_panel = j->n_row_items;
     const int64_t n = tess__packed_n_panels(w->n) * per_panel;
     const int64_t end = n * (thread + 1) / n_threads;
     const size_t panel_bytes =
@@ -160,9 +161,18 @@ static void run_share(const job *j, int64_t thread, int64_t n_threads)
     for (int64_t i = n * thread / n_threads; i < end; i++) {
         const int64_t panel = i / per_panel, next = (i + 1) / per_panel;
         const bool fetch = i + 1 < end && next != panel;
-        run_item(j, panel, i % per_panel * ROWS_PER_ITEM,
+        run_item(j, panel, i % per_panel * j->rows_per_item,
                  fetch ? (const char *)w->panels + (size_t)next * panel_bytes : NULL);
     }
+}
+
+/* Items of about the same size, so that threads end together. */
+static void cut_rows(job *j)
+{
+    const int64_t n = (j->rows + ROWS_MOST - 1) / ROWS_MOST;
+    const int64_t even = n > 0 ? (j->rows + n - 1) / n : 1;
+    j->rows_per_item = (even + ROWS_STEP - 1) / ROWS_STEP * ROWS_STEP;
+    j->n_row_items = (j->rows + j->rows_per_item - 1) / j->rows_per_item;
 }
 
 static tess_status cpu(const tess_exec *e)
@@ -173,6 +183,7 @@ static tess_status cpu(const tess_exec *e)
              .conversion = convert_plan(&e->in[0], attrs->w),
              .rows = tess__rows(&e->in[0].shape),
              .a = e->in[0].data};
+    cut_rows(&j);
     if (j.conversion.needed) {
         j.a = e->scratch;
         j.scale = (float *)(j.a + j.conversion.rows_bytes);

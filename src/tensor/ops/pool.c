@@ -6,6 +6,7 @@
  *   segment gives zeros.  Gradient: dy spread back, zeros in rows that no segment uses.
  *   No aliasing.  Deterministic; one pass; the mean is summed in f32 in the rows' order. */
 #include "tensor/onnx.h"
+#include "tensor/lower.h"
 #include "tensor/parallel.h"
 
 #include <math.h>
@@ -22,6 +23,12 @@ tess_value tess_pool(tess_graph *g, tess_value x, tess_value offsets, tess_pool_
 {
     const pool_attrs a = {.kind = kind};
     return TESS_NODE(g, &tess__op_pool, &a, x, offsets);
+}
+
+bool tess__pool_is_one_row(const void *attrs)
+{
+    const tess_pool_kind kind = ((const pool_attrs *)attrs)->kind;
+    return kind == TESS_POOL_FIRST || kind == TESS_POOL_LAST;
 }
 
 static tess_status infer(tess_infer *c)
