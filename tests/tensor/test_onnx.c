@@ -332,7 +332,7 @@ static tess_status export_case(const tess_op *op, const tess_case *c, const char
     tess_value in[TESS_MAX_IN] = {0};
     tess_onnx_dim dims[TESS_MAX_RANK];
     for (int i = 0; i < c->n_in; i++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "x%d", i);
         in[i] = tess_input(g, name, c->in[i].dtype, c->in[i].shape);
     }
