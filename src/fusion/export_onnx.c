@@ -3,12 +3,15 @@
  *
  *   Immich      visual/model.onnx, visual/preprocess_cfg.json, textual/model.onnx,
  *               textual/tokenizer.json, textual/tokenizer_config.json, config.json (model_cfg)
- *   Optimum     onnx/vision_model.onnx, onnx/text_model.onnx, preprocessor_config.json,
- *               tokenizer.json, tokenizer_config.json
+ *   Optimum     onnx/vision_model.onnx, onnx/text_model.onnx, config.json,
+ *               preprocessor_config.json, tokenizer.json, tokenizer_config.json
+ *
+ * A text-only model has the text's files alone.
  *
  * tessera_export.json says what it was made of, and that the directory may be replaced. */
 #include <string.h>
 
+#include "fusion/family.h"
 #include "fusion/onnx_towers.h"
 
 #define EXPORT_FILE   "tessera_export.json"
@@ -42,84 +45,81 @@ static void add_int(tess_json_writer *w, const char *key, int64_t value)
 
 /* ---- configs ------------------------------------------------------------------------------- */
 
-/* One object of the model's config as a file of its own. */
-static tess_status save_part(const tess_model *m, const char *key, const char *path)
+static tess_status copy_file(const char *from, const char *to)
 {
-    tess_buf config = {0}, out = {0};
-    tess_json_doc *doc = NULL;
-    tess_json_writer w = {.buf = &out, .pretty = true};
-    tess__model_config_write(&m->config, &config);
-    tess_status st = tess_buf_check(&config);
-    st = st ? st : tess_json_parse(config.data, config.n_bytes, "config", &doc);
-    if (st == TESS_OK) {
-        tess_json_add_value(&w, tess_json_get(tess_json_root(doc), key));
-        st = write_json(path, &out);
-    }
-    tess_json_free(doc);
-    tess_buf_deinit(&config);
+    uint8_t *data = NULL;
+    size_t n = 0;
+    TESS_TRY(tess_file_read(from, (size_t)1 << 26, &data, &n));
+    const tess_status st = tess_file_write(to, data, n);
+    tess_free(data);
     return st;
 }
 
-static void add_size(tess_json_writer *w, const tess_preprocess *p, const char *key, bool shortest)
+/* A file that its format may have no words for: then the log says so. */
+static tess_status write_if_said(const char *path, tess_status st, tess_buf *b)
 {
-    tess_json_key(w, key);
-    tess_json_begin_object(w);
-    if (shortest) {
-        add_int(w, "shortest_edge", p->width);
+    if (st == TESS_UNSUPPORTED) {
+        const char *slash = strrchr(path, '/');
+        tess_log(TESS_LOG_WARN, "no %s: %s", slash ? slash + 1 : path, tess_error());
+        st = TESS_OK;
     } else {
-        add_int(w, "height", p->height);
-        add_int(w, "width", p->width);
+        st = st ? st : tess_buf_check(b);
+        st = st ? st : tess_file_write(path, b->data, b->n_bytes);
     }
-    tess_json_end_object(w);
+    tess_buf_deinit(b);
+    return st;
 }
 
-static void add_numbers(tess_json_writer *w, const char *key, const double x[3])
+/* One object of the config as a file of its own. */
+static tess_status save_part(const tess_json *config, const char *key, const char *path)
 {
-    tess_json_key(w, key);
-    tess_json_begin_array(w);
-    for (int i = 0; i < 3; i++) {
-        tess_json_add_real(w, x[i]);
-    }
-    tess_json_end_array(w);
-}
-
-static void add_bool(tess_json_writer *w, const char *key, bool value)
-{
-    tess_json_key(w, key);
-    tess_json_add_bool(w, value);
-}
-
-/* Hugging Face's image processors fit the shorter side and crop, or squash; they do not fit the
- * longer side and fill. */
-static tess_status save_preprocessor(const tess_model *m, const char *path)
-{
-    const tess_preprocess *p = &m->config.preprocess;
-    const bool shortest = p->resize_mode == TESS_RESIZE_SHORTEST;
     tess_buf out = {0};
     tess_json_writer w = {.buf = &out, .pretty = true};
-    if (p->resize_mode == TESS_RESIZE_LONGEST) {
-        tess_log(TESS_LOG_WARN, "no preprocessor_config.json: pictures of this model are fitted by "
-                                "their longer side and filled, which it cannot say");
-        return TESS_OK;
-    }
-    tess_json_begin_object(&w);
-    add_text(&w, "image_processor_type", shortest ? "CLIPImageProcessor" : "SiglipImageProcessor");
-    add_bool(&w, "do_convert_rgb", true);
-    add_bool(&w, "do_resize", true);
-    add_size(&w, p, "size", shortest);
-    add_int(&w, "resample", p->interpolation == TESS_BICUBIC ? 3 : 2); /* Pillow's numbers */
-    add_bool(&w, "do_center_crop", shortest);
-    if (shortest) {
-        add_size(&w, p, "crop_size", false);
-    }
-    add_bool(&w, "do_rescale", true);
-    tess_json_key(&w, "rescale_factor");
-    tess_json_add_real(&w, 1.0 / 255);
-    add_bool(&w, "do_normalize", true);
-    add_numbers(&w, "image_mean", p->mean);
-    add_numbers(&w, "image_std", p->std);
-    tess_json_end_object(&w);
+    tess_json_add_value(&w, tess_json_get(config, key));
     return write_json(path, &out);
+}
+
+/* OpenCLIP's config, cut in two; Tessera's own keys where OpenCLIP has none. */
+static tess_status save_immich_configs(const tess_model *m, const char *dir, tess_arena *a)
+{
+    const char *model = path_in(a, dir, "config.json");
+    const char *pixels = path_in(a, dir, "visual/preprocess_cfg.json");
+    tess_buf b = {0};
+    tess_json_doc *doc = NULL;
+    tess_status st = model && pixels ? tess__openclip_write(&m->config, &b) : TESS_NOMEM;
+    if (st == TESS_UNSUPPORTED) {
+        tess_buf_clear(&b);
+        tess__model_config_write(&m->config, &b);
+        st = TESS_OK;
+    }
+    st = st ? st : tess_buf_check(&b);
+    st = st ? st : tess_json_parse(b.data, b.n_bytes, "config", &doc);
+    st = st ? st : save_part(tess_json_root(doc), "model_cfg", model);
+    st = st ? st : save_part(tess_json_root(doc), "preprocess_cfg", pixels);
+    tess_json_free(doc);
+    tess_buf_deinit(&b);
+    return st;
+}
+
+static tess_status save_hf_configs(const tess_model *m, const char *dir, tess_arena *a)
+{
+    const char *model = path_in(a, dir, "config.json");
+    const char *pixels = path_in(a, dir, "preprocessor_config.json");
+    tess_buf b = {0}, c = {0};
+    TESS_TRY(model && pixels ? TESS_OK : TESS_NOMEM);
+    tess_status st = tess__hf_write(&m->config, &b);
+    TESS_TRY(write_if_said(model, st, &b));
+    st = tess__hf_write_preprocess(&m->config, &c);
+    return write_if_said(pixels, st, &c);
+}
+
+/* A text-only model's own config.json. */
+static tess_status carry_config(const tess_onnx_export *o, const char *dir, tess_arena *a)
+{
+    const char *theirs = path_in(a, o->model_dir ? o->model_dir : ".", "config.json");
+    const char *ours = path_in(a, dir, "config.json");
+    TESS_TRY(theirs && ours ? TESS_OK : TESS_NOMEM);
+    return o->model_dir && tess_path_exists(theirs) ? copy_file(theirs, ours) : TESS_OK;
 }
 
 /* ---- tokenizer ----------------------------------------------------------------------------- */
@@ -150,16 +150,6 @@ static tess_status write_tokenizer_config(const tess_model *m, const char *path)
     add_token(&w, "pad_token", m->tokenizer, c->pad_id);
     tess_json_end_object(&w);
     return write_json(path, &out);
-}
-
-static tess_status copy_file(const char *from, const char *to)
-{
-    uint8_t *data = NULL;
-    size_t n = 0;
-    TESS_TRY(tess_file_read(from, (size_t)1 << 26, &data, &n));
-    const tess_status st = tess_file_write(to, data, n);
-    tess_free(data);
-    return st;
 }
 
 static tess_status save_tokenizer_config(const tess_model *m, const char *model_dir,
@@ -244,26 +234,20 @@ static tess_status save_configs(const tess_model *m, const tess_onnx_export *o, 
                                 tess_arena *a)
 {
     const bool immich = o->naming == TESS_ONNX_IMMICH;
-    const char *config = path_in(a, dir, "config.json");
-    const char *pixels =
-        path_in(a, dir, immich ? "visual/preprocess_cfg.json" : "preprocessor_config.json");
     const char *tokens = immich ? path_in(a, dir, "textual") : dir;
-    if (!config || !pixels || !tokens) {
-        return TESS_NOMEM;
-    }
-    if (immich) {
-        TESS_TRY(save_part(m, "model_cfg", config));
-        TESS_TRY(save_part(m, "preprocess_cfg", pixels));
-    } else {
-        TESS_TRY(save_preprocessor(m, pixels));
-    }
-    return save_tokenizer(m, o, tokens);
+    tess_status st = tokens ? TESS_OK : TESS_NOMEM;
+    st = st                         ? st
+         : !tess_model_has_image(m) ? carry_config(o, dir, a)
+         : immich                   ? save_immich_configs(m, dir, a)
+                                    : save_hf_configs(m, dir, a);
+    return st ? st : save_tokenizer(m, o, tokens);
 }
 
-static tess_status make_parents(const tess_onnx_names *n, const char *dir, tess_arena *a)
+static tess_status make_parents(const tess_model *m, const tess_onnx_names *n, const char *dir,
+                                tess_arena *a)
 {
-    const char *files[] = {n->picture_file, n->text_file};
-    for (int i = 0; i < TESS_COUNT(files); i++) {
+    const char *files[] = {n->text_file, n->picture_file};
+    for (int i = 0; i < (tess_model_has_image(m) ? 2 : 1); i++) {
         const int length = (int)(strchr(files[i], '/') - files[i]);
         const char *path = tess_arena_format(a, "%s/%.*s", dir, length, files[i]);
         TESS_TRY(path ? tess_dir_make(path) : TESS_NOMEM);
@@ -278,8 +262,10 @@ static tess_status save_parts(tess_model *m, const tess_onnx_export *o, const ch
     const char *pictures = path_in(&a, dir, n->picture_file);
     const char *texts = path_in(&a, dir, n->text_file);
     const char *summary = path_in(&a, dir, EXPORT_FILE);
-    tess_status st = pictures && texts && summary ? make_parents(n, dir, &a) : TESS_NOMEM;
-    st = st ? st : tess__onnx_picture_tower(m, o, pictures);
+    tess_status st = pictures && texts && summary ? make_parents(m, n, dir, &a) : TESS_NOMEM;
+    if (st == TESS_OK && tess_model_has_image(m)) {
+        st = tess__onnx_picture_tower(m, o, pictures);
+    }
     st = st ? st : tess__onnx_text_tower(m, o, texts);
     st = st ? st : save_configs(m, o, dir, &a);
     st = st ? st : save_summary(m, o, summary);
