@@ -36,6 +36,14 @@ double tess__learning_rate(const tess_train_options *o, int64_t step, double fra
 /* A hash of every option that an exact resume needs to find unchanged. */
 void tess__settings_hash(const tess_train_options *o, const tess_model *m, char out[33]);
 
+/* Options to params.txt, sizes and what was left out to the log. */
+TESS_MUST_USE tess_status tess__run_log_start(tess_run *r);
+/* Retrieval on the validation data: to the metrics, the log and the report. */
+TESS_MUST_USE tess_status tess__run_evaluate(tess_run *r);
+/* Finds the last step with results: a run that stopped between a checkpoint and its evaluation
+ * makes up for it, once. */
+TESS_MUST_USE tess_status tess__run_find_evaluated(tess_run *r);
+
 /* In two moves, so that what a kill leaves is no damaged checkpoint but a leftover. */
 TESS_MUST_USE tess_status tess__checkpoint_remove(const char *dir);
 /* Removes what killed saves left. */

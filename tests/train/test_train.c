@@ -281,7 +281,8 @@ static int64_t count_bad(const tess_model *m, const char *group)
     return bad;
 }
 
-/* With NaN in one token's embedding, one batch of every epoch has a gradient that is not finite. */
+/* With one token's embedding so large that its mean overflows, one batch of every epoch has a
+ * gradient that is not finite. */
 static void test_skips_what_is_not_finite(void **state)
 {
     (void)state;
@@ -291,7 +292,7 @@ static void test_skips_what_is_not_finite(void **state)
     int32_t token = rare_token(m);
     float *row = embedding_row(m, "param", token, &width);
     for (int64_t i = 0; i < width; i++) {
-        row[i] = NAN;
+        row[i] = 3e38f;
     }
     assert_int_equal(tess_model_save(m, run_path("poison")), TESS_OK);
     tess_model_free(m);
@@ -311,7 +312,7 @@ static void test_skips_what_is_not_finite(void **state)
     assert_int_equal(tess_checkpoint_load(m, run_path("nan/checkpoints/step_00000020"), &s), 0);
     assert_int_equal(s.step, 20);
     assert_int_equal(s.n_skipped, 4);
-    assert_int_equal(count_bad(m, "param"), width);
+    assert_int_equal(count_bad(m, "param"), 0);
     assert_int_equal(count_bad(m, "m"), 0);
     assert_int_equal(count_bad(m, "v"), 0);
     char *log = slurp(run_path("nan/out.log"), NULL);
@@ -332,7 +333,7 @@ static void test_skips_what_is_not_finite(void **state)
     o.captions_per_image = 3;
     o.debug_numerics = true;
     assert_int_not_equal(tess_train(&o), TESS_OK);
-    assert_non_null(strstr(tess_error(), "token_embedding"));
+    assert_non_null(strstr(tess_error(), "resblocks.0.ln_1"));
 }
 
 static void test_overflow_leaves_weights_finite(void **state)
