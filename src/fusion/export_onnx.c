@@ -17,12 +17,6 @@
 #define EXPORT_FILE   "tessera_export.json"
 #define EXPORT_FORMAT 1
 
-/* A text-only model's config of the image tower is empty. */
-static bool has_pictures(const tess_model *m)
-{
-    return m->config.vision.width > 0;
-}
-
 static char *path_in(tess_arena *a, const char *dir, const char *name)
 {
     return tess_arena_format(a, "%s/%s", dir, name);
@@ -242,10 +236,10 @@ static tess_status save_configs(const tess_model *m, const tess_onnx_export *o, 
     const bool immich = o->naming == TESS_ONNX_IMMICH;
     const char *tokens = immich ? path_in(a, dir, "textual") : dir;
     tess_status st = tokens ? TESS_OK : TESS_NOMEM;
-    st = st                 ? st
-         : !has_pictures(m) ? carry_config(o, dir, a)
-         : immich           ? save_immich_configs(m, dir, a)
-                            : save_hf_configs(m, dir, a);
+    st = st                         ? st
+         : !tess_model_has_image(m) ? carry_config(o, dir, a)
+         : immich                   ? save_immich_configs(m, dir, a)
+                                    : save_hf_configs(m, dir, a);
     return st ? st : save_tokenizer(m, o, tokens);
 }
 
@@ -253,7 +247,7 @@ static tess_status make_parents(const tess_model *m, const tess_onnx_names *n, c
                                 tess_arena *a)
 {
     const char *files[] = {n->text_file, n->picture_file};
-    for (int i = 0; i < (has_pictures(m) ? 2 : 1); i++) {
+    for (int i = 0; i < (tess_model_has_image(m) ? 2 : 1); i++) {
         const int length = (int)(strchr(files[i], '/') - files[i]);
         const char *path = tess_arena_format(a, "%s/%.*s", dir, length, files[i]);
         TESS_TRY(path ? tess_dir_make(path) : TESS_NOMEM);
@@ -269,7 +263,7 @@ static tess_status save_parts(tess_model *m, const tess_onnx_export *o, const ch
     const char *texts = path_in(&a, dir, n->text_file);
     const char *summary = path_in(&a, dir, EXPORT_FILE);
     tess_status st = pictures && texts && summary ? make_parents(m, n, dir, &a) : TESS_NOMEM;
-    if (st == TESS_OK && has_pictures(m)) {
+    if (st == TESS_OK && tess_model_has_image(m)) {
         st = tess__onnx_picture_tower(m, o, pictures);
     }
     st = st ? st : tess__onnx_text_tower(m, o, texts);

@@ -162,7 +162,8 @@ def check_foreign(work, folder, texts):
 def check_directories(work):
     top = os.path.join(tiny.ROOT, "tests/fixtures")
     for name in ("formats/hf_clip", "formats/hf_siglip", "formats/openclip_tok",
-                 "formats/openclip_avg"):
+                 "formats/openclip_avg", "sentence/bert", "sentence/xlmr", "sentence/st_mean",
+                 "sentence/st_cls", "sentence/st_dense"):
         check_foreign(work, f"{top}/{name}", ("a cat", "b c a"))
 
 
