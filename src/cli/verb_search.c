@@ -98,7 +98,8 @@ static tess_status embed_query(tess_model *m, const search_values *v, const char
     return st;
 }
 
-/* The caption shown for a row: English where there is one, else the first. */
+/* The caption shown for a row: English where there is one, else the first; of a long one the first
+ * line is printed. */
 static const char *headline(const tess_json *root)
 {
     const tess_json *v = tess_json_get(root, "en");
@@ -160,8 +161,9 @@ static tess_status print_hits(tess_index *ix, const tess_hit *hits, int64_t n, b
         if (st == TESS_OK && json) {
             add_json(&w, &row, captions, hits[i].score);
         } else if (st == TESS_OK) {
-            tess_buf_addf(&out, "%2lld. %.4f  %-24s %s\n", (long long)i + 1, (double)hits[i].score,
-                          row.key, headline(captions));
+            const char *words = headline(captions);
+            tess_buf_addf(&out, "%2lld. %.4f  %-24s %.*s\n", (long long)i + 1,
+                          (double)hits[i].score, row.key, (int)strcspn(words, "\n"), words);
         }
         tess_json_free(doc);
     }
