@@ -470,7 +470,9 @@ tess_status tess_model_open(const char *dir, tess_precision precision, tess_mode
     if (strncmp(dir, "local-dir:", 10) == 0) {
         dir += 10;
     }
-    if (tess__sentence_is_dir(dir)) {
+    bool is_sentence;
+    TESS_TRY(tess__sentence_is_dir(dir, &is_sentence));
+    if (is_sentence) {
         return tess__sentence_open(dir, precision, out);
     }
     const tess_family *family;

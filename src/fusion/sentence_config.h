@@ -33,7 +33,7 @@ typedef struct tess_sentence_config {
 
 /* True when the directory's files say that it is such a model: modules.json, or a config.json of
  * these model types. */
-bool tess__sentence_is_dir(const char *dir);
+TESS_MUST_USE tess_status tess__sentence_is_dir(const char *dir, bool *out);
 /* Reads all of the files above; *out must stay where it is.  Strings live in the arena. */
 TESS_MUST_USE tess_status tess__sentence_read(const char *dir, tess_arena *arena,
                                               tess_sentence_config *out);

@@ -224,18 +224,28 @@ tess_status tess__sentence_read(const char *dir, tess_arena *arena, tess_sentenc
     return check_prompts(&p);
 }
 
-bool tess__sentence_is_dir(const char *dir)
+/* A config.json that cannot be read is left to whoever opens the directory, and says what is wrong.
+ */
+static tess_status has_bert_config(const char *path, bool *out)
+{
+    tess_json_doc *doc = NULL;
+    const tess_status st = tess_path_exists(path) ? tess_json_load(path, &doc) : TESS_OK;
+    *out = doc && tess__bert_is_type(
+                      tess_json_string(tess_json_get(tess_json_root(doc), "model_type"), ""));
+    tess_json_free(doc);
+    return st == TESS_NOMEM ? st : TESS_OK;
+}
+
+tess_status tess__sentence_is_dir(const char *dir, bool *out)
 {
     char *modules = tess_format("%s/modules.json", dir),
          *config = tess_format("%s/config.json", dir);
-    bool is = modules && tess_path_exists(modules);
-    tess_json_doc *doc = NULL;
-    if (!is && config && tess_path_exists(config) && tess_json_load(config, &doc) == TESS_OK) {
-        is = tess__bert_is_type(
-            tess_json_string(tess_json_get(tess_json_root(doc), "model_type"), ""));
+    tess_status st = modules && config ? TESS_OK : TESS_NOMEM;
+    *out = modules && tess_path_exists(modules);
+    if (st == TESS_OK && !*out) {
+        st = has_bert_config(config, out);
     }
-    tess_json_free(doc);
     tess_free(modules);
     tess_free(config);
-    return is;
+    return st;
 }

@@ -87,7 +87,7 @@ def second_process(work):
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
         while first.poll() is None and not os.path.exists(f"{logs}/run/metrics.jsonl"):
             time.sleep(0.05)
-        result = train(work, logs, "--resume", "latest")
+        result = tiny.run(*args, "--resume", "latest")
         first.kill()
     tiny.check("a second process on one run is turned away",
                result.returncode == 1 and b"another process is training" in result.stderr,
