@@ -12,7 +12,8 @@
     X(fill_softmax, isa)                                                                           \
     X(fill_optimizer, isa)                                                                         \
     X(fill_panel, isa)                                                                             \
-    X(fill_outer, isa)
+    X(fill_outer, isa)                                                                             \
+    X(fill_rows, isa)
 #define DECLARE(group, isa) void tess__##group##_##isa(tess_kernels *k);
 #define FILL(group, isa)    tess__##group##_##isa(k);
 #define SET(isa)                                                                                   \

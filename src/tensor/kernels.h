@@ -46,6 +46,17 @@ typedef struct tess_packed_args {
     void (*unary)(tess_unary_kind k, tess_dtype t, void *y, const void *x, int64_t n); /* or NULL */
 } tess_packed_args;
 
+/* c (rows,n) = act(a (rows,k) B + bias (n)) + residual (rows,n), all of bf16 but bias, rows without
+ * gaps; k even, n a multiple of 16. */
+typedef struct tess_rows_args {
+    const void *a, *residual; /* residual may be NULL */
+    const float *panels;      /* of B, by rows_pack */
+    const float *bias;        /* or NULL */
+    void *c;
+    int64_t rows, k, n;
+    bool relu;
+} tess_rows_args;
+
 typedef struct tess_outer_args {
     const void *a, *b; /* bf16: rows of m, and of n, which is a multiple of 16 */
     int64_t a_stride, b_stride, rows, m, n;
@@ -88,6 +99,11 @@ typedef struct tess_kernels {
     int64_t (*attention_scratch)(int64_t n_q, int64_t n_k, int64_t head_dim);
     void (*attention)(const tess_attention_args *a);
     void (*attention_grad)(const tess_attention_args *a);
+    /* Lays out one panel, TESS_PANEL columns, of B (k,n), or (n,k) with b_trans; a panel is k/2 *
+     * TESS_PANEL floats.  Both are NULL where the processor does not multiply pairs of bf16. */
+    void (*rows_pack)(float *panels, const void *b, int64_t k, int64_t n, bool b_trans,
+                      int64_t panel);
+    void (*rows_product)(const tess_rows_args *a);
     /* c = a^T b, and floats of scratch; NULL where the processor does not multiply pairs of bf16 */
     int64_t (*outer_scratch)(int64_t m, int64_t n);
     void (*outer)(const tess_outer_args *a);

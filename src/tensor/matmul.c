@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* oneDNN's matmul primitive behind one object.
  *
- * Every product of the engine is a `matmul`: on the shapes of training it is as fast as or faster
- * than inner_product forward, backward-data and backward-weights (430-460, 420-455, 380-430 GF/s
- * bf16 on two Zen 4 cores, against 430-450, 385-415, 340-400), so there is one way.
+ * Many rows of bf16 against a small B go to a kernel of the engine (kernels/rows_pairs.c), which
+ * fetches rows while it multiplies.  Every other product is a `matmul`: on the shapes of training
+ * it is as fast as or faster than inner_product forward, backward-data and backward-weights
+ * (430-460, 420-455, 380-430 GF/s bf16 on two Zen 4 cores, against 430-450, 385-415, 340-400), so
+ * there is one way.
  *
  * Departures from the obvious: weights are brought into the library's blocked layout in every run
  * (`pack`), since they change in every step and the copy costs 1 % of what it gains; below AVX-512
@@ -24,6 +26,7 @@ enum { A, B, PACKED, BIAS, RESIDUAL, C, PAD, N_MEMORY };
 
 struct tess_matmul {
     tess_matmul_spec spec;
+    bool own;           /* by the engine's kernel, without the library */
     tess_dtype in, out; /* as the library sees them */
     dnnl_primitive_t product, reorder;
     dnnl_memory_t memory[N_MEMORY];
@@ -211,6 +214,15 @@ static tess_status set_up(tess_matmul *m)
     return st;
 }
 
+/* Many rows of bf16 against a small B, which is packed in every run anyway: the library is slower
+ * when the rows are not in cache, as in training they never are. */
+static bool is_own(const tess_matmul_spec *s)
+{
+    return tess__kernels()->rows_product && s->in == TESS_BF16 && s->out == TESS_BF16 && s->pack &&
+           !s->a_trans && !s->accumulate && !s->single && s->m > 0 && s->k > 0 && s->k % 2 == 0 &&
+           s->n > 0 && s->n % 16 == 0;
+}
+
 tess_status tess__matmul_new(const tess_matmul_spec *spec, tess_matmul **out)
 {
     pthread_once(&library.once, start);
@@ -223,6 +235,7 @@ tess_status tess__matmul_new(const tess_matmul_spec *spec, tess_matmul **out)
     }
     const bool widen = tess_isa_get() < TESS_ISA_AVX512BF16;
     m->spec = *spec;
+    m->own = is_own(spec);
     m->in = widen ? TESS_F32 : spec->in;
     m->out = widen ? TESS_F32 : spec->out;
     const bool empty = spec->m == 0 || spec->n == 0 || spec->k == 0;
@@ -231,7 +244,7 @@ tess_status tess__matmul_new(const tess_matmul_spec *spec, tess_matmul **out)
     if (spec->single) {
         omp_set_num_threads(1);
     }
-    tess_status st = empty ? TESS_OK : set_up(m);
+    tess_status st = empty || m->own ? TESS_OK : set_up(m);
     omp_set_num_threads(threads);
     if (st != TESS_OK) {
         tess__matmul_free(m);
@@ -280,8 +293,16 @@ static size_t wide_bytes(const tess_matmul *m, int which, tess_dtype have, tess_
     return have == want ? 0 : round_up((size_t)n_items(m, which) * sizeof(float));
 }
 
+static int64_t n_panels(const tess_matmul *m)
+{
+    return (m->spec.n + TESS_PANEL - 1) / TESS_PANEL;
+}
+
 size_t tess__matmul_scratch(const tess_matmul *m)
 {
+    if (m->own) {
+        return (size_t)(n_panels(m) * (m->spec.k / 2) * TESS_PANEL) * sizeof(float);
+    }
     return round_up(m->packed_bytes) + round_up(m->pad_bytes) +
            wide_bytes(m, A, m->spec.in, m->in) + wide_bytes(m, B, m->spec.in, m->in) +
            wide_bytes(m, C, m->spec.out, m->out) * (m->spec.residual ? 2 : 1);
@@ -349,8 +370,45 @@ static void run_empty(const tess_matmul *m, const tess_matmul_args *a)
     }
 }
 
+/* Rows in as many runs as there are threads, of whole tiles. */
+static void run_own(const tess_matmul *m, const tess_matmul_args *a)
+{
+    enum { TILE = 6 };
+    const tess_kernels *kernels = tess__kernels();
+    const tess_matmul_spec *s = &m->spec;
+    const int64_t slots = tess__slots(), per = (s->m + slots * TILE - 1) / (slots * TILE) * TILE;
+#pragma omp parallel num_threads((int)slots)
+    {
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < n_panels(m); i++) {
+            kernels->rows_pack(a->scratch, a->b, s->k, s->n, s->b_trans, i);
+        }
+#pragma omp for schedule(static, 1)
+        for (int64_t i = 0; i < slots; i++) {
+            const int64_t first = i * per, left = s->m - first;
+            if (left > 0) {
+                kernels->rows_product(&(tess_rows_args){
+                    .a = tess__at(a->a, TESS_BF16, first * s->k),
+                    .residual = s->residual ? tess__at(a->residual, TESS_BF16, first * s->n) : NULL,
+                    .panels = a->scratch,
+                    .bias = s->bias ? a->bias : NULL,
+                    .c = tess__at_mut(a->c, TESS_BF16, first * s->n),
+                    .rows = left < per ? left : per,
+                    .k = s->k,
+                    .n = s->n,
+                    .relu = s->relu,
+                });
+            }
+        }
+    }
+}
+
 tess_status tess__matmul_run(tess_matmul *m, const tess_matmul_args *a)
 {
+    if (m->own) {
+        run_own(m, a);
+        return TESS_OK;
+    }
     if (!m->product) {
         run_empty(m, a);
         return TESS_OK;

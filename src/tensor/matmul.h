@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Matrix products: the one door to oneDNN.
+/* Matrix products: the one door to oneDNN, and to the engine's own kernel where that is faster.
  *
  *   C (m,n) = act(A (m,k) B (k,n) + bias (n)) + residual (m,n), or C += A B.
  *

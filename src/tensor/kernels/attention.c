@@ -61,18 +61,6 @@ static void store_rows(tess_dtype t, void *out, int64_t stride, const float *x, 
     BY_DTYPE(t, store_rows_body, out, stride, x, n, width, factor);
 }
 
-/* Lane l of the two halves of a butterfly of distance s. */
-#define LOW(l, s)  (((l) & (s)) ? LANES + (l) - (s) : (l))
-#define HIGH(l, s) (((l) & (s)) ? LANES + (l) : (l) + (s))
-#define BUTTERFLY(r, s)                                                                            \
-    for (int i = 0; i < LANES; i++) {                                                              \
-        if (!(i & (s))) {                                                                          \
-            const vf a = (r)[i], b = (r)[i + (s)];                                                 \
-            (r)[i] = __builtin_shufflevector(a, b, EACH_LANE(LOW, s));                             \
-            (r)[i + (s)] = __builtin_shufflevector(a, b, EACH_LANE(HIGH, s));                      \
-        }                                                                                          \
-    }
-
 /* out (width, padded n) = rows (n, width) transposed, zeros behind the last row. */
 INLINE void load_transposed_body(float *out, const void *x, int64_t stride, int64_t n,
                                  int64_t width, bool bf16)
@@ -86,14 +74,7 @@ INLINE void load_transposed_body(float *out, const void *x, int64_t stride, int6
                 r[i] = j0 + i < n ? load_part(at(x, (j0 + i) * stride, bf16), d0, width - d0, bf16)
                                   : (vf){0};
             }
-#if LANES == 16
-            BUTTERFLY(r, 8)
-#endif
-#if LANES >= 8
-            BUTTERFLY(r, 4)
-#endif
-            BUTTERFLY(r, 2)
-            BUTTERFLY(r, 1)
+            transpose(r);
             for (int i = 0; i < LANES && d0 + i < width; i++) {
                 *(vf *)(out + (d0 + i) * out_stride + j0) = r[i];
             }

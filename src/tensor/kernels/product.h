@@ -166,7 +166,7 @@ TILES(6)
     }
 static void (*const tiles[2][MR][NR])(const product *) = {TILE_ROWS(tile), TILE_ROWS(pair)};
 
-static void multiply(product p, int64_t m, int64_t n)
+__attribute__((unused)) static void multiply(product p, int64_t m, int64_t n)
 {
     const product whole = p;
     for (int64_t j = 0; j < n; j += NR * LANES) {

@@ -183,6 +183,31 @@ INLINE float max_vec(vf x)
     return x[0];
 }
 
+/* Lane l of the two halves of a butterfly of distance s. */
+#define LOW(l, s)  (((l) & (s)) ? LANES + (l) - (s) : (l))
+#define HIGH(l, s) (((l) & (s)) ? LANES + (l) : (l) + (s))
+#define BUTTERFLY(r, s)                                                                            \
+    for (int i = 0; i < LANES; i++) {                                                              \
+        if (!(i & (s))) {                                                                          \
+            const vf a = (r)[i], b = (r)[i + (s)];                                                 \
+            (r)[i] = __builtin_shufflevector(a, b, EACH_LANE(LOW, s));                             \
+            (r)[i + (s)] = __builtin_shufflevector(a, b, EACH_LANE(HIGH, s));                      \
+        }                                                                                          \
+    }
+
+/* LANES rows of LANES become columns. */
+INLINE void transpose(vf r[LANES])
+{
+#if LANES == 16
+    BUTTERFLY(r, 8)
+#endif
+#if LANES >= 8
+    BUTTERFLY(r, 4)
+#endif
+    BUTTERFLY(r, 2)
+    BUTTERFLY(r, 1)
+}
+
 /* Largest of n >= 1 values.  Spelled out, since compilers vectorise a maximum only when told that
  * there are no NaNs. */
 INLINE float max_run(const float *x, int64_t n)
@@ -210,6 +235,7 @@ void TESS_K(fill_attention)(tess_kernels *k);
 void TESS_K(fill_softmax)(tess_kernels *k);
 void TESS_K(fill_optimizer)(tess_kernels *k);
 void TESS_K(fill_outer)(tess_kernels *k);
+void TESS_K(fill_rows)(tess_kernels *k);
 void TESS_K(fill_panel)(tess_kernels *k);
 
 #endif

@@ -303,6 +303,14 @@ static const tess_case cases[] = {
             {TESS_BF16, {3, {5, 9, 21}}}},
      .build = build_full,
      .reduction = 45},
+    {.name = "bf16_panels",
+     .n_in = 4,
+     .in = {{TESS_BF16, {2, {111, 46}}},
+            {TESS_BF16, {2, {144, 46}}},
+            {TESS_F32, {1, {144}}},
+            {TESS_BF16, {2, {111, 144}}}},
+     .build = build_full,
+     .reduction = 144},
 };
 
 static const tess_op relu_grad_op = {

@@ -114,6 +114,11 @@ static const tess_case cases[] = {
      .in = {{TESS_BF16, {3, {3, 12, 64}}}, {TESS_BF16, {2, {64, 32}}}},
      .build = build,
      .reduction = 64},
+    {.name = "bf16_panels",
+     .n_in = 2,
+     .in = {{TESS_BF16, {2, {203, 70}}}, {TESS_BF16, {2, {70, 80}}}},
+     .build = build,
+     .reduction = 203},
 };
 
 const tess_op tess__op_project = {
