@@ -11,6 +11,7 @@
  *
  * UNUSED pieces may be stepped through but not given out: such a result is taken apart again into
  * the halves it was last made of. */
+#include "text/heap.h"
 #include "text/scratch.h"
 
 #include <string.h>
@@ -20,31 +21,7 @@ static bool before(const tess__merge *a, const tess__merge *b)
     return a->score > b->score || (a->score == b->score && a->left < b->left);
 }
 
-static void heap_push(tess__merge *heap, size_t *n, tess__merge m)
-{
-    size_t i = (*n)++;
-    for (size_t up; i > 0 && before(&m, &heap[up = (i - 1) / 2]); i = up) {
-        heap[i] = heap[up];
-    }
-    heap[i] = m;
-}
-
-static tess__merge heap_pop(tess__merge *heap, size_t *n)
-{
-    tess__merge top = heap[0], last = heap[--*n];
-    size_t i = 0;
-    for (size_t down; (down = 2 * i + 1) < *n; i = down) {
-        if (down + 1 < *n && before(&heap[down + 1], &heap[down])) {
-            down++;
-        }
-        if (!before(&heap[down], &last)) {
-            break;
-        }
-        heap[i] = heap[down];
-    }
-    heap[i] = last;
-    return top;
-}
+TESS__HEAP(tess__merge, before)
 
 /* Cuts the text into the first symbols; returns how many. */
 static size_t cut(const tess__spm *t, tess__symbol *symbols, const char *text, size_t n)

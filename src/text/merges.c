@@ -7,6 +7,7 @@
  * A merge in the heap is stale when the pair at its place no longer makes its id.  Unknown
  * characters keep tokenizers' rule: a run of them is held back until a known one comes (or, without
  * fuse_unk, the next one), and bytes that stand in for a character pass by what is held back. */
+#include "text/heap.h"
 #include "text/scratch.h"
 
 #include "text/char_class.h"
@@ -18,31 +19,7 @@ static bool before(const tess__bpe_merge *a, const tess__bpe_merge *b)
     return a->rank < b->rank || (a->rank == b->rank && a->pos < b->pos);
 }
 
-static void heap_push(tess__bpe_merge *heap, size_t *n, tess__bpe_merge m)
-{
-    size_t i = (*n)++;
-    for (size_t up; i > 0 && before(&m, &heap[up = (i - 1) / 2]); i = up) {
-        heap[i] = heap[up];
-    }
-    heap[i] = m;
-}
-
-static tess__bpe_merge heap_pop(tess__bpe_merge *heap, size_t *n)
-{
-    tess__bpe_merge top = heap[0], last = heap[--*n];
-    size_t i = 0;
-    for (size_t down; (down = 2 * i + 1) < *n; i = down) {
-        if (down + 1 < *n && before(&heap[down + 1], &heap[down])) {
-            down++;
-        }
-        if (!before(&heap[down], &last)) {
-            break;
-        }
-        heap[i] = heap[down];
-    }
-    heap[i] = last;
-    return top;
-}
+TESS__HEAP(tess__bpe_merge, before)
 
 /* ---- the first symbols ------------------------------------------------------------------ */
 

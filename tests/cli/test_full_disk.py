@@ -3,13 +3,12 @@
 """A file system that is full: training and index build on one that is too small, then made larger.
 
 The failed run says so and leaves whole checkpoints and a whole index or none; with room it goes on to
-the bytes of a run that was never short of it.  A second process on the same run is turned away.
+the bytes of a run that was never short of it.
 The file system is mounted in a mount namespace of the test's own, for which it must be root.
 """
 import os
 import subprocess
 import sys
-import time
 
 import tiny
 
@@ -79,28 +78,12 @@ def indexing(work):
     subprocess.run(["umount", disk], check=True)
 
 
-def second_process(work):
-    logs = f"{work}/twice"
-    args = tiny.train_args(work, "run", "--steps", 100000)
-    args[args.index("--logs") + 1] = logs
-    with subprocess.Popen([tiny.TESSERA, *map(str, args)], env=tiny.environment(),
-                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
-        while first.poll() is None and not os.path.exists(f"{logs}/run/metrics.jsonl"):
-            time.sleep(0.05)
-        result = tiny.run(*args, "--resume", "latest")
-        first.kill()
-    tiny.check("a second process on one run is turned away",
-               result.returncode == 1 and b"another process is training" in result.stderr,
-               result.stderr)
-
-
 def main():
     if os.environ.get("TESSERA_OWN_MOUNTS") != "1":
         inside = subprocess.run(["unshare", "--mount", sys.executable, __file__], check=False,
                                 env={**os.environ, "TESSERA_OWN_MOUNTS": "1"})
         sys.exit(inside.returncode)
     work = tiny.work_dir()
-    second_process(work)
     training(work)
     indexing(work)
     tiny.remove(work)

@@ -274,9 +274,39 @@ static void steps(void **state)
     fixture_free_lines(&texts);
 }
 
+/* Of two ways with one score, the one found first: the longer piece.  The ids are those of
+ * tokenizers 0.23.3 for this vocabulary, whose scores are exact. */
+static void unigram_ties(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "{\"version\": \"1.0\", \"added_tokens\": [], \"normalizer\": null, \"pre_tokenizer\": "
+        "null, "
+        "\"post_processor\": null, \"decoder\": null, \"model\": {\"type\": \"Unigram\", "
+        "\"unk_id\": 0, \"byte_fallback\": false, \"vocab\": [[\"<unk>\", 0.0], [\"a\", -1.0], "
+        "[\"b\", -1.0], [\"ab\", -2.0], [\"c\", -1.5], [\"bc\", -2.5], [\"abc\", -3.5]]}}";
+    static const struct {
+        const char *text;
+        size_t n_ids;
+        int32_t ids[2];
+    } cases[] = {{"ab", 1, {3}}, {"bc", 1, {5}}, {"abc", 1, {6}}, {"abab", 2, {3, 3}}};
+    tess_tokenizer *t;
+    assert_int_equal(tess_tokenizer_open_bytes(json, sizeof(json) - 1, "ties", &t), TESS_OK);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        tess_ids ids = {0};
+        assert_int_equal(tess_tokenizer_encode(t, &ids, cases[i].text, strlen(cases[i].text), NULL),
+                         TESS_OK);
+        assert_int_equal(ids.n_ids, cases[i].n_ids);
+        assert_memory_equal(ids.ids, cases[i].ids, ids.n_ids * sizeof(*ids.ids));
+        tess_ids_deinit(&ids);
+    }
+    tess_tokenizer_close(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(unigram_ties),
         cmocka_unit_test(cases),
         cmocka_unit_test(save_and_hash),
         cmocka_unit_test(steps),
