@@ -9,8 +9,16 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
-enum { ALIGNMENT = 64, ARENA_BLOCK_BYTES = 16 * 1024, ARENA_ALIGNMENT = 16 };
+/* From LAZY_BYTES on, the C library's largest threshold, memory comes from the kernel as it is. */
+enum {
+    ALIGNMENT = 64,
+    ARENA_BLOCK_BYTES = 16 * 1024,
+    ARENA_ALIGNMENT = 16,
+    LAZY_BYTES = 32 << 20,
+};
 
 typedef struct tess__arena_block {
     struct tess__arena_block *next;
@@ -25,6 +33,20 @@ static void *no_memory(size_t bytes)
     return NULL;
 }
 
+/* Whole pages that are given back read as zeros, and are none of the process's until they are
+ * touched: of weights that are read and narrowed one by one, only some are there at a time. */
+static void *zero(uint8_t *p, size_t n)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), head = -(uintptr_t)p % page;
+    const size_t inside = n < LAZY_BYTES ? 0 : (n - head) / page * page;
+    if (inside == 0 || madvise(p + head, inside, MADV_DONTNEED) != 0) {
+        return memset(p, 0, n);
+    }
+    memset(p, 0, head);
+    memset(p + head + inside, 0, n - head - inside);
+    return p;
+}
+
 void *tess_alloc(size_t bytes)
 {
     void *p = NULL;
@@ -33,7 +55,7 @@ void *tess_alloc(size_t bytes)
         posix_memalign(&p, ALIGNMENT, n) != 0) {
         return no_memory(bytes);
     }
-    return memset(p, 0, n);
+    return zero(p, n);
 }
 
 void *tess__alloc_small(size_t bytes)

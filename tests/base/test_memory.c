@@ -5,7 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <pthread.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "tessera/base.h"
@@ -86,6 +88,34 @@ static void test_alloc_is_zeroed_and_aligned(void **state)
         tess_free(p);
     }
     tess_free(NULL);
+}
+
+/* Of what the kernel gives, pages that nobody has touched are none of the process's. */
+static void test_large_memory_is_not_there_until_touched(void **state)
+{
+    (void)state;
+    enum { N = 40 << 20, STRIDE = 4093 };
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (int round = 0; round < 2; round++) {
+        uint8_t *p = tess_alloc(N);
+        unsigned char there[N / 4096 + 1];
+        assert_non_null(p);
+        assert_int_equal((uintptr_t)p % 64, 0);
+        uint8_t *begin = p + (page - (uintptr_t)p % page) % page;
+        const size_t n_pages = (size_t)(p + N - begin) / page;
+        assert_int_equal(mincore(begin, n_pages * page, there), 0);
+        size_t n_there = 0, sum = p[N - 1];
+        for (size_t i = 0; i < n_pages; i++) {
+            n_there += there[i] & 1;
+        }
+        assert_in_range(n_there, 0, 8);
+        for (size_t i = 0; i < N; i += STRIDE) {
+            sum += p[i];
+        }
+        assert_int_equal(sum, 0);
+        memset(p, 0xFF, N);
+        tess_free(p);
+    }
 }
 
 static void test_impossible_sizes(void **state)
@@ -262,6 +292,7 @@ int main(void)
         TEST(test_long_messages_are_cut),
         TEST(test_message_is_the_threads_own),
         TEST(test_alloc_is_zeroed_and_aligned),
+        TEST(test_large_memory_is_not_there_until_touched),
         TEST(test_impossible_sizes),
         TEST(test_grow_keeps_and_zeroes),
         TEST(test_strings),
