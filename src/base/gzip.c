@@ -2,7 +2,6 @@
 /* The door to zlib.  Output grows by doubling and stops at the caller's limit, so a small file that
  * unpacks to a huge one costs no more than that. */
 #include "base/gzip.h"
-#include "base/memory.h"
 
 #include <zlib.h>
 

@@ -5,12 +5,16 @@
  * and nesting deeper than 2,048.  It has no access to an object's i-th member, only a walk; so that
  * a loop over a vocabulary of 250,000 members stays linear, each thread remembers where its last
  * walks stood.  A global generation, raised by every tess_json_free, makes old places invalid.
+ *
+ * Where its memory gives out jansson drops bytes of strings, asserts or reads through NULL; so it
+ * never learns of it: a parse has an arena, which is left by a jump when it cannot grow, and which
+ * is also what frees a document.
  */
-#include "base/memory.h"
 #include "tessera/base.h"
 
 #include <jansson.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -21,7 +25,9 @@ enum {
 };
 
 struct tess_json_doc {
+    tess_arena arena;
     json_t *root;
+    jmp_buf no_memory;
 };
 
 typedef struct place {
@@ -36,19 +42,25 @@ static _Thread_local place places[N_PLACES];
 static _Thread_local unsigned next_place;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* Jansson reports most failed allocations as something else, so they are noted on the way. */
-static _Thread_local bool out_of_memory;
+static _Thread_local tess_json_doc *parsing;
 
 static void *allocate(size_t bytes)
 {
-    void *p = tess__alloc_small(bytes);
-    out_of_memory = out_of_memory || p == NULL;
+    void *p = tess_arena_alloc(&parsing->arena, bytes);
+    if (p == NULL) {
+        longjmp(parsing->no_memory, 1);
+    }
     return p;
+}
+
+static void release(void *p)
+{
+    (void)p; /* goes with the arena */
 }
 
 static void set_allocator(void)
 {
-    json_set_alloc_funcs(allocate, tess_free);
+    json_set_alloc_funcs(allocate, release);
 }
 
 /* Jansson's readers take pointers to what they do not change. */
@@ -62,6 +74,20 @@ static const tess_json *json_of(const json_t *v)
     return (const tess_json *)v;
 }
 
+static tess_status parse(tess_json_doc *doc, const char *text, size_t n_bytes, const char *name)
+{
+    json_error_t error = {0};
+    parsing = doc;
+    if (setjmp(doc->no_memory) != 0) {
+        return TESS_FAIL(TESS_NOMEM, "%s: out of memory while reading JSON", name);
+    }
+    doc->root = json_loadb(n_bytes > 0 ? text : "", n_bytes,
+                           JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    return doc->root != NULL ? TESS_OK
+                             : TESS_FAIL(TESS_FORMAT, "%s:%d:%d: bad JSON: %s", name, error.line,
+                                         error.column, error.text);
+}
+
 tess_status tess_json_parse(const char *text, size_t n_bytes, const char *name, tess_json_doc **out)
 {
     pthread_once(&once, set_allocator);
@@ -70,22 +96,13 @@ tess_status tess_json_parse(const char *text, size_t n_bytes, const char *name, 
     if (doc == NULL) {
         return TESS_NOMEM;
     }
-    json_error_t error = {0};
-    out_of_memory = false;
-    doc->root = json_loadb(n_bytes > 0 ? text : "", n_bytes,
-                           JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
-    /* Jansson drops bytes of a string where its buffer could not grow, and goes on. */
-    if (doc->root != NULL && !out_of_memory) {
-        *out = doc;
-        return TESS_OK;
+    const tess_status st = parse(doc, text, n_bytes, name);
+    if (st) {
+        tess_json_free(doc);
+        return st;
     }
-    json_decref(doc->root);
-    tess_free(doc);
-    if (out_of_memory) {
-        return TESS_FAIL(TESS_NOMEM, "%s: out of memory while reading JSON", name);
-    }
-    return TESS_FAIL(TESS_FORMAT, "%s:%d:%d: bad JSON: %s", name, error.line, error.column,
-                     error.text);
+    *out = doc;
+    return TESS_OK;
 }
 
 tess_status tess_json_load(const char *path, tess_json_doc **out)
@@ -103,7 +120,7 @@ void tess_json_free(tess_json_doc *doc)
 {
     if (doc != NULL) {
         atomic_fetch_add(&generation, 1);
-        json_decref(doc->root);
+        tess_arena_deinit(&doc->arena);
         tess_free(doc);
     }
 }

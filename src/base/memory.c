@@ -5,7 +5,7 @@
  * the address sanitizer sees an overrun at the very first byte.
  */
 #include "base/fault.h"
-#include "base/memory.h"
+#include "tessera/base.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -56,12 +56,6 @@ void *tess_alloc(size_t bytes)
         return no_memory(bytes);
     }
     return zero(p, n);
-}
-
-void *tess__alloc_small(size_t bytes)
-{
-    void *p = tess__fault_hit(TESS_FAULT_ALLOC) ? NULL : malloc(bytes > 0 ? bytes : 1);
-    return p != NULL ? p : no_memory(bytes);
 }
 
 void *tess_alloc_array(size_t n, size_t item_bytes)
