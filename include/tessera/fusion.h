@@ -48,6 +48,31 @@ TESS_MUST_USE tess_status tess_model_save(tess_model *m, const char *dir);
  * cannot say.  `out` must not exist, or be empty. */
 TESS_MUST_USE tess_status tess_model_convert(const char *in, const char *to, const char *out);
 
+/* ---- mixtures ------------------------------------------------------------------------------- */
+
+/* What leads from the text tower into the image tower's space. */
+typedef enum tess_mix_projection {
+    TESS_MIX_AUTO,   /* a text tower's own projection or Dense where it fits, else LINEAR */
+    TESS_MIX_LINEAR, /* a new matrix */
+    TESS_MIX_MLP,    /* of BERT and XLM-R: two new matrices, GELU between (OpenCLIP's "mlp") */
+    TESS_MIX_KEEP,   /* nothing new: the text tower gives vectors of that size as it is */
+} tess_mix_projection;
+typedef struct tess_mix_options {
+    const char *image; /* directory: image tower, preprocessing, logit scale and bias, objectives */
+    const char *text;  /* directory: text tower and tokenizer; a text-only model's will do */
+    tess_mix_projection projection;
+    uint64_t seed; /* of a new projection */
+} tess_mix_options;
+typedef struct tess_mix_report {
+    int64_t text_dim,
+        embed_dim; /* of the text tower's model; of the image tower's and the result */
+    bool is_fresh; /* the projection is new: the towers do not know each other yet */
+} tess_mix_report;
+/* Makes a model of an image tower and a text tower of different models; save it with
+ * tess_model_save, train it with its image tower locked, or by distillation. */
+TESS_MUST_USE tess_status tess_model_mix(const tess_mix_options *o, tess_mix_report *report,
+                                         tess_model **out);
+
 /* 32 hex digits: a hash over everything that decides a vector (weights, towers, preprocessing,
  * tokenizer); what an index records. */
 TESS_MUST_USE tess_status tess_model_fingerprint(tess_model *m, char out[33]);

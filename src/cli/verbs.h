@@ -12,6 +12,7 @@ extern const cli_verb cli_verb_classify;
 extern const cli_verb cli_verb_index_build;
 extern const cli_verb cli_verb_index_info;
 extern const cli_verb cli_verb_lora_merge;
+extern const cli_verb cli_verb_mix;
 extern const cli_verb cli_verb_search;
 extern const cli_verb cli_verb_serve;
 extern const cli_verb cli_verb_embed;

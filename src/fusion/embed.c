@@ -268,8 +268,8 @@ tess_status tess_model_embed_text(tess_model *m, const char *text, size_t n_byte
 {
     m->ids.n_ids = 0;
     TESS_TRY(tess_model_tokenize(m, text, n_bytes, NULL, &m->ids));
-    const bool sentence = m->config.sentence != NULL;
-    if (m->ids.n_ids < 2 || (sentence && m->ids.n_ids <= tess_tokenizer_n_special(m->tokenizer))) {
+    const bool marked = m->config.text.bert != NULL; /* with marks around a text */
+    if (m->ids.n_ids < 2 || (marked && m->ids.n_ids <= tess_tokenizer_n_special(m->tokenizer))) {
         return TESS_FAIL(TESS_INVALID, "the text holds nothing to search for");
     }
     int64_t offsets[2] = {0, (int64_t)m->ids.n_ids};

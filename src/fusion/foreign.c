@@ -16,11 +16,14 @@ static tess_status tokenizer_options(const tess_text_config *c, tess_tokenizer_o
     return tess_clip_clean_find(c->text_mode, &out->clean);
 }
 
+/* BERT's embeddings are sometimes padded to a round number of rows. */
+#define MOST_UNUSED 1024
+
 static tess_status check_tokenizer(const tess_model *m, const char *dir)
 {
     const tess_text_config *c = &m->config.text;
     int32_t n = tess_tokenizer_n_vocab(m->tokenizer), eos = tess_tokenizer_eos_id(m->tokenizer);
-    if (n != c->vocab_size) {
+    if (n > c->vocab_size || (int64_t)n + (c->bert ? MOST_UNUSED : 0) < c->vocab_size) {
         return TESS_FAIL(TESS_INVALID,
                          "%s: the tokenizer has %d pieces, but the text tower embeds %lld: they "
                          "belong to different models",
@@ -42,7 +45,27 @@ tess_status tess__foreign_tokenizer(tess_model *m, const char *dir)
     TESS_TRY(tokenizer_options(c, &o));
     TESS_TRY(tess_tokenizer_open_dir(dir, &o, &m->tokenizer));
     TESS_TRY(check_tokenizer(m, dir));
+    return tess__foreign_take_marks(m);
+}
+
+/* -1: an empty text has no marks. */
+static tess_status find_closing(const tess_tokenizer *t, int32_t *out)
+{
+    tess_ids ids = {0};
+    const tess_encode_options o = {.add_special = true, .max_ids = 8};
+    tess_status st = tess_tokenizer_encode(t, &ids, "", 0, &o);
+    *out = st == TESS_OK && ids.n_ids > 0 ? ids.ids[ids.n_ids - 1] : -1;
+    tess_ids_deinit(&ids);
+    return st;
+}
+
+tess_status tess__foreign_take_marks(tess_model *m)
+{
+    tess_text_config *c = &m->config.text;
     int32_t eos = tess_tokenizer_eos_id(m->tokenizer), pad = tess_tokenizer_pad_id(m->tokenizer);
+    if (c->bert && eos < 0) {
+        TESS_TRY(find_closing(m->tokenizer, &eos));
+    }
     c->eos_id = eos >= 0 ? eos : c->eos_id;
     c->pad_id = pad >= 0 ? pad : c->pad_id;
     return TESS_OK;

@@ -15,6 +15,9 @@ TESS_MUST_USE tess_status tess__foreign_open_config(const tess_family *f, const 
 /* Opens the tokenizer that lies in a model's directory, for a text tower whose text_mode is not
  * "clean", and takes its marks over; a vocabulary of another size is refused. */
 TESS_MUST_USE tess_status tess__foreign_tokenizer(tess_model *m, const char *dir);
+/* The tokenizer's end and padding ids, where it has them, in place of the config's; the end of a
+ * BERT is what its tokenizer puts behind every text. */
+TESS_MUST_USE tess_status tess__foreign_take_marks(tess_model *m);
 /* A text as its model's own program tokenizes it: with its marks, cut, and filled up where the
  * tower attends to the filling. */
 TESS_MUST_USE tess_status tess__foreign_tokenize(const tess_model *m, const char *text,

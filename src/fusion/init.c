@@ -43,6 +43,7 @@ static const struct {
     {"c_proj.weight", INIT_RESIDUAL, 0},
     {"proj", INIT_WIDTH, 0},
     {"text_projection", INIT_WIDTH, 0},
+    {"text_projection.weight", INIT_FAN_IN, 0},
     {"bias", INIT_CONSTANT, 0},
     {"in_proj_bias", INIT_CONSTANT, 0},
     {"weight", INIT_CONSTANT, 1}, /* of a layernorm: all matrices are named above */

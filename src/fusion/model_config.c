@@ -104,7 +104,14 @@ static tess_status read_model(const tess_json *obj, const char *name, tess_arena
         return TESS_NOMEM;
     }
     TESS_TRY(tess__vit_config_read(part.vision, vision, arena, &c->vision));
-    return tess__text_config_read(part.text, text, arena, &c->text);
+    TESS_TRY(tess__text_config_read(part.text, text, arena, &c->text));
+    if (c->text.bert && tess__bert_width(&c->text) != c->embed_dim) {
+        return TESS_FAIL(TESS_INVALID,
+                         "%s: the text tower gives vectors of %lld, but embed_dim is "
+                         "%lld",
+                         text, (long long)tess__bert_width(&c->text), (long long)c->embed_dim);
+    }
+    return TESS_OK;
 }
 
 static tess_status read_tessera(const tess_json *obj, const char *path, tess_arena *arena,

@@ -9,6 +9,8 @@
 
 #include "tensor/block.h"
 
+#include <string.h>
+
 int64_t tess__bert_width(const tess_text_config *c)
 {
     const tess_bert_config *b = c->bert;
@@ -122,17 +124,17 @@ tess_value tess__bert_tower(tess_graph *g, const tess_text_config *c, tess_text_
     return x;
 }
 
-/* ---- the config, for the model's fingerprint ----------------------------------------------- */
+/* ---- the config ---------------------------------------------------------------------------- */
 
 static const tess_field fields[] = {
-    {"hidden", TESS_FIELD_INT, offsetof(tess_bert_config, hidden), 0, 0},
-    {"n_types", TESS_FIELD_INT, offsetof(tess_bert_config, n_types), 0, 0},
-    {"n_positions", TESS_FIELD_INT, offsetof(tess_bert_config, n_positions), 0, 0},
-    {"first_position", TESS_FIELD_INT, offsetof(tess_bert_config, first_position), 0, 0},
+    {"hidden", TESS_FIELD_INT, offsetof(tess_bert_config, hidden), 1, 1048576},
+    {"n_types", TESS_FIELD_INT, offsetof(tess_bert_config, n_types), 0, 1024},
+    {"n_positions", TESS_FIELD_INT, offsetof(tess_bert_config, n_positions), 1, 1048576},
+    {"first_position", TESS_FIELD_INT, offsetof(tess_bert_config, first_position), 0, 1048576},
 };
 
 static const tess_field head_fields[] = {
-    {"width", TESS_FIELD_INT, offsetof(tess_bert_head, width), 0, 0},
+    {"width", TESS_FIELD_INT, offsetof(tess_bert_head, width), 1, 1048576},
     {"bias", TESS_FIELD_BOOL, offsetof(tess_bert_head, bias), 0, 0},
     {"act", TESS_FIELD_STRING, offsetof(tess_bert_head, act), 0, 0},
 };
@@ -150,4 +152,70 @@ void tess__bert_config_write(const tess_bert_config *c, tess_json_writer *w)
     }
     tess_json_end_array(w);
     tess_json_end_object(w);
+}
+
+typedef struct read_part {
+    tess_bert_config bert;
+    const tess_json *heads;
+} read_part;
+
+static tess_status read_heads(const tess_json *heads, const char *name, tess_arena *arena,
+                              tess_bert_config *c)
+{
+    const size_t n = tess_json_count(heads);
+    if (heads && (tess_json_kind_of(heads) != TESS_JSON_ARRAY || n > TESS_BERT_HEADS)) {
+        return TESS_FAIL(TESS_INVALID, "%s.heads: expected an array of at most %d layers", name,
+                         TESS_BERT_HEADS);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const char *where = tess_arena_format(arena, "%s.heads[%zu]", name, i);
+        const tess_json *item = tess_json_at(heads, i);
+        TESS_TRY(where ? TESS_OK : TESS_NOMEM);
+        if (tess_json_kind_of(item) != TESS_JSON_OBJECT) {
+            return TESS_FAIL(TESS_INVALID, "%s: expected an object", where);
+        }
+        TESS_TRY(tess_json_read_fields(item, where, head_fields, TESS_COUNT(head_fields), arena,
+                                       &c->heads[i]));
+    }
+    c->n_heads = (int64_t)n;
+    return TESS_OK;
+}
+
+tess_status tess__bert_object_read(const tess_json *obj, const char *name, tess_arena *arena,
+                                   const tess_bert_config **out)
+{
+    read_part part = {.heads = NULL};
+    tess_field all[TESS_COUNT(fields) + 1];
+    tess_bert_config *bert = tess_arena_alloc(arena, sizeof *bert);
+    const char *path = tess_arena_format(arena, "%s.bert", name);
+    TESS_TRY(bert && path ? TESS_OK : TESS_NOMEM);
+    memcpy(all, fields, sizeof fields);
+    all[TESS_COUNT(all) - 1] =
+        (tess_field){"heads", TESS_FIELD_VALUE, offsetof(read_part, heads), 0, 0};
+    TESS_TRY(tess_json_read_fields(obj, path, all, TESS_COUNT(all), arena, &part));
+    TESS_TRY(read_heads(part.heads, path, arena, &part.bert));
+    *bert = part.bert;
+    *out = bert;
+    return TESS_OK;
+}
+
+tess_status tess__bert_config_check(const tess_text_config *c, const char *name)
+{
+    const tess_bert_config *b = c->bert;
+    tess_unary_kind act;
+    if (b->hidden < 1 || c->context_length > b->n_positions - b->first_position) {
+        return TESS_FAIL(TESS_INVALID,
+                         "%s.bert: expected hidden of at least 1 and n_positions for "
+                         "context_length %lld behind first_position, found %lld, %lld and %lld",
+                         name, (long long)c->context_length, (long long)b->hidden,
+                         (long long)b->n_positions, (long long)b->first_position);
+    }
+    for (int64_t i = 0; i < b->n_heads; i++) {
+        if (b->heads[i].width < 1) {
+            return TESS_FAIL(TESS_INVALID, "%s.bert.heads[%lld]: width is missing", name,
+                             (long long)i);
+        }
+        TESS_TRY(b->heads[i].act ? tess__unary_find(b->heads[i].act, name, &act) : TESS_OK);
+    }
+    return TESS_OK;
 }

@@ -35,5 +35,10 @@ tess_value tess__bert_tower(tess_graph *g, const tess_text_config *c, tess_text_
 /* The width of its result. */
 int64_t tess__bert_width(const tess_text_config *c);
 void tess__bert_config_write(const tess_bert_config *c, tess_json_writer *w);
+/* What tess__bert_config_write wrote; *out is in the arena. */
+TESS_MUST_USE tess_status tess__bert_object_read(const tess_json *obj, const char *name,
+                                                 tess_arena *arena, const tess_bert_config **out);
+/* Sizes that go together: positions for the context, heads that are known. */
+TESS_MUST_USE tess_status tess__bert_config_check(const tess_text_config *c, const char *name);
 
 #endif

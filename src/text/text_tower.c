@@ -51,7 +51,7 @@ static const tess_field fields[] = {
     {"pad_id", TESS_FIELD_INT, offsetof(tess_text_config, pad_id), 0, 16777216},
     {"eos_id", TESS_FIELD_INT, offsetof(tess_text_config, eos_id), 0, 16777216},
     {"tokenizer", TESS_FIELD_STRING, offsetof(tess_text_config, tokenizer), 0, 0},
-    {"eps", TESS_FIELD_REAL, offsetof(tess_text_config, eps), 1e-12, 1},
+    {"eps", TESS_FIELD_REAL, offsetof(tess_text_config, eps), 1e-14, 1},
 };
 
 /* Written only where they are not the default, so that older models keep their fingerprints. */
@@ -126,6 +126,9 @@ tess_status tess__text_config_check(const tess_text_config *c, const char *name)
         return TESS_FAIL(TESS_INVALID, "%s: width %lld is no multiple of heads %lld", name,
                          (long long)c->width, (long long)c->heads);
     }
+    if (c->bert) {
+        TESS_TRY(tess__bert_config_check(c, name));
+    }
     if (!tess__text_is_clean(c)) {
         return TESS_OK; /* the tokenizer's files have the names that their program gives them */
     }
@@ -138,13 +141,26 @@ tess_status tess__text_config_check(const tess_text_config *c, const char *name)
     return TESS_OK;
 }
 
+/* The object "bert" beside the keys of every text tower. */
+typedef struct read_part {
+    tess_text_config text;
+    const tess_json *bert;
+} read_part;
+
 tess_status tess__text_config_read(const tess_json *obj, const char *name, tess_arena *arena,
                                    tess_text_config *out)
 {
-    tess_field all[TESS_COUNT(fields) + TESS_COUNT(more_fields)];
+    read_part part = {.text = *out};
+    tess_field all[TESS_COUNT(fields) + TESS_COUNT(more_fields) + 1];
     memcpy(all, fields, sizeof fields);
     memcpy(all + TESS_COUNT(fields), more_fields, sizeof more_fields);
-    TESS_TRY(tess_json_read_fields(obj, name, all, TESS_COUNT(all), arena, out));
+    all[TESS_COUNT(all) - 1] =
+        (tess_field){"bert", TESS_FIELD_OBJECT, offsetof(read_part, bert), 0, 0};
+    TESS_TRY(tess_json_read_fields(obj, name, all, TESS_COUNT(all), arena, &part));
+    *out = part.text;
+    if (part.bert) {
+        TESS_TRY(tess__bert_object_read(part.bert, name, arena, &out->bert));
+    }
     return tess__text_config_check(out, name);
 }
 

@@ -30,7 +30,7 @@ typedef struct tess_text_config {
     bool proj_bias;        /* OpenCLIP's key: text_projection is a linear layer with a bias */
     const char *proj_type; /* OpenCLIP's key: linear | none */
     int64_t hidden;        /* of the MLPs; default 0: width * mlp_ratio */
-    const tess_bert_config *bert; /* the encoder of BERT instead; no key of text_cfg sets it */
+    const tess_bert_config *bert; /* the encoder of BERT instead; Tessera's key, an object */
 } tess_text_config;
 tess_text_config tess__text_default(void);
 TESS_MUST_USE tess_status tess__text_config_read(const tess_json *obj, const char *name,
