@@ -111,7 +111,7 @@ typedef struct tess_pack_candidate {
 typedef struct tess_pack_report {
     tess_pack_candidate candidates[TESS_PACK_CANDIDATES]; /* as tried; the last was taken */
     int n_candidates;
-    int64_t n_pictures, n_texts;
+    int64_t n_pictures, n_texts; /* samples; 0 pictures: a text-only model, image_cosine 1 */
 } tess_pack_report;
 /* Writes DIR/tessera_packed.bin, whole or absent: the weights packed in the smallest way that keeps
  * the cosine (8 bits: 0.99, bf16: 0.999), none smaller than `precision` names; AUTO is INT8. */

@@ -39,8 +39,10 @@ static void write_json(const tess_pack_report *r, tess_buf *out)
         tess_json_begin_object(&w);
         tess_json_key(&w, "mode");
         tess_json_add_string(&w, c->mode);
-        tess_json_key(&w, "image_cosine");
-        tess_json_add_real(&w, c->image_cosine);
+        if (r->n_pictures > 0) {
+            tess_json_key(&w, "image_cosine");
+            tess_json_add_real(&w, c->image_cosine);
+        }
         tess_json_key(&w, "text_cosine");
         tess_json_add_real(&w, c->text_cosine);
         tess_json_key(&w, "least_cosine");
@@ -54,11 +56,18 @@ static void write_json(const tess_pack_report *r, tess_buf *out)
 
 static void write_text(const tess_pack_report *r, const char *dir, tess_buf *out)
 {
-    tess_buf_addf(out, "least cosine to f32, %lld pictures, %lld texts\n", (long long)r->n_pictures,
-                  (long long)r->n_texts);
+    tess_buf_adds(out, "least cosine to f32, ");
+    if (r->n_pictures > 0) {
+        tess_buf_addf(out, "%lld pictures, ", (long long)r->n_pictures);
+    }
+    tess_buf_addf(out, "%lld texts\n", (long long)r->n_texts);
     for (int i = 0; i < r->n_candidates; i++) {
         const tess_pack_candidate *c = &r->candidates[i];
-        tess_buf_addf(out, "  %-44s %8.5f %8.5f   %s\n", c->mode, c->image_cosine, c->text_cosine,
+        tess_buf_addf(out, "  %-44s", c->mode);
+        if (r->n_pictures > 0) {
+            tess_buf_addf(out, " %8.5f", c->image_cosine);
+        }
+        tess_buf_addf(out, " %8.5f   %s\n", c->text_cosine,
                       i + 1 == r->n_candidates ? "taken" : "too far");
     }
     tess_buf_addf(out, "%s: packed as %s\n", dir, r->candidates[r->n_candidates - 1].mode);

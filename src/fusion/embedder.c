@@ -91,9 +91,13 @@ static void tell_fallback(const char *dir, const tess_pack_report *r)
     for (int i = 0; i < r->n_candidates; i++) {
         const tess_pack_candidate *c = &r->candidates[i];
         const bool kept = i + 1 == r->n_candidates;
+        char pictures[40] = "";
+        if (r->n_pictures > 0) {
+            snprintf(pictures, sizeof pictures, "%.5f (pictures), ", c->image_cosine);
+        }
         tess_log(kept ? TESS_LOG_INFO : TESS_LOG_WARN,
-                 "%s: %s: cosine to f32 at least %.5f (pictures), %.5f (texts)%s", dir, c->mode,
-                 c->image_cosine, c->text_cosine, kept ? "" : ": too far, trying the next");
+                 "%s: %s: cosine to f32 at least %s%.5f (texts)%s", dir, c->mode, pictures,
+                 c->text_cosine, kept ? "" : ": too far, trying the next");
     }
 }
 

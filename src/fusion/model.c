@@ -447,6 +447,11 @@ tess_status tess__model_check_summary(tess_model *m, const char *dir)
 tess_status tess__model_open_config(const char *dir, tess_precision precision, tess_model **out)
 {
     *out = NULL;
+    bool is_sentence;
+    TESS_TRY(tess__sentence_is_dir(dir, &is_sentence));
+    if (is_sentence) {
+        return tess__sentence_open_config(dir, precision, out);
+    }
     const tess_family *family;
     TESS_TRY(tess__family_find(dir, &family));
     if (family) {

@@ -70,18 +70,26 @@ static void draw(uint8_t *picture, int64_t side, uint64_t seed)
     }
 }
 
-static tess_status make_samples(const tess_model *m, int64_t n_pictures, samples *out)
+static tess_status draw_pictures(int64_t side, int64_t n, samples *out)
 {
-    const int64_t side = m->config.vision.image_size;
-    out->n_pictures = n_pictures;
-    out->n_texts = N_TEXTS;
-    out->pictures = tess_alloc_array((size_t)n_pictures, (size_t)(side * side * 3));
+    out->n_pictures = n;
+    out->pictures = tess_alloc_array((size_t)n, (size_t)(side * side * 3));
     if (!out->pictures) {
         return TESS_NOMEM;
     }
-    for (int64_t i = 0; i < n_pictures; i++) {
+    for (int64_t i = 0; i < n; i++) {
         draw(out->pictures + i * side * side * 3, side, (uint64_t)i);
     }
+    return TESS_OK;
+}
+
+/* Of a text-only model, texts alone. */
+static tess_status make_samples(const tess_model *m, int64_t n_pictures, samples *out)
+{
+    if (tess_model_has_image(m)) {
+        TESS_TRY(draw_pictures(m->config.vision.image_size, n_pictures, out));
+    }
+    out->n_texts = N_TEXTS;
     for (int i = 0; i < N_TEXTS; i++) {
         TESS_TRY(tess_model_tokenize(m, texts[i], strlen(texts[i]), NULL, &out->tokens));
         out->offsets[i + 1] = (int64_t)out->tokens.n_ids;
@@ -99,7 +107,8 @@ static tess_status embed(tess_model *m, const samples *s, float **out)
     if (!x) {
         return TESS_NOMEM;
     }
-    tess_status st = tess_model_embed_pictures(m, s->pictures, s->n_pictures, x);
+    tess_status st =
+        s->n_pictures > 0 ? tess_model_embed_pictures(m, s->pictures, s->n_pictures, x) : TESS_OK;
     st = st ? st
             : tess_model_embed_tokens(m, s->tokens.ids, s->offsets, s->n_texts,
                                       x + (size_t)s->n_pictures * z);
@@ -188,8 +197,8 @@ tess_status tess__pack_choose(tess_model *m, tess_precision precision, int64_t n
     const tess_pack_mode f32 = {TESS_F32, TESS_SPARED_NONE};
     samples s = {0};
     float *exact = NULL;
-    *out = (tess_pack_report){.n_pictures = n_pictures, .n_texts = N_TEXTS};
     tess_status st = make_samples(m, n_pictures, &s);
+    *out = (tess_pack_report){.n_pictures = s.n_pictures, .n_texts = s.n_texts};
     st = st ? st : tess__model_set_mode(m, &f32);
     st = st ? st : embed(m, &s, &exact);
     st = st ? st : try_modes(m, precision, &s, exact, out);

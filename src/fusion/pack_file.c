@@ -32,28 +32,68 @@ static bool makes_model(const char *name)
     return false;
 }
 
+static void stamp_file(const char *path, const char *name, tess_buf *out)
+{
+    struct stat info;
+    if (stat(path, &info) == 0 && S_ISREG(info.st_mode)) {
+        tess_buf_addf(out, "%s %lld %lld.%09ld\n", name, (long long)info.st_size,
+                      (long long)info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
+    }
+}
+
+/* The files of `dir`, each name behind `prefix`. */
+static tess_status stamp_files(const char *dir, const char *prefix, tess_buf *out)
+{
+    tess_names names = {0};
+    tess_status st = tess_dir_list(dir, false, &names);
+    for (size_t i = 0; st == TESS_OK && i < names.n_names; i++) {
+        if (makes_model(names.names[i])) {
+            char *path = tess_format("%s/%s", dir, names.names[i]);
+            char *name = tess_format("%s%s", prefix, names.names[i]);
+            st = path && name ? TESS_OK : TESS_NOMEM;
+            if (st == TESS_OK) {
+                stamp_file(path, name, out);
+            }
+            tess_free(path);
+            tess_free(name);
+        }
+    }
+    tess_names_deinit(&names);
+    return st;
+}
+
+/* A folder with a config is a module of a sentence-transformers model. */
+static tess_status stamp_modules(const char *dir, tess_buf *out)
+{
+    tess_names names = {0};
+    tess_arena paths = {0};
+    tess_status st = tess_dir_list(dir, false, &names);
+    for (size_t i = 0; st == TESS_OK && i < names.n_names; i++) {
+        const char *folder = tess_arena_format(&paths, "%s/%s", dir, names.names[i]);
+        const char *config = tess_arena_format(&paths, "%s/config.json", folder ? folder : "");
+        const char *prefix = tess_arena_format(&paths, "%s/", names.names[i]);
+        st = folder && config && prefix ? TESS_OK : TESS_NOMEM;
+        if (st == TESS_OK && tess_path_exists(config)) {
+            st = stamp_files(folder, prefix, out);
+        }
+    }
+    tess_arena_deinit(&paths);
+    tess_names_deinit(&names);
+    return st;
+}
+
 tess_status tess__pack_stamp(const char *dir, char **out)
 {
     *out = NULL;
-    tess_names names = {0};
     tess_buf b = {0};
-    tess_status st = tess_dir_list(dir, false, &names);
-    for (size_t i = 0; st == TESS_OK && i < names.n_names; i++) {
-        struct stat info;
-        char *path = makes_model(names.names[i]) ? tess_format("%s/%s", dir, names.names[i]) : NULL;
-        if (path && stat(path, &info) == 0 && S_ISREG(info.st_mode)) {
-            tess_buf_addf(&b, "%s %lld %lld.%09ld\n", names.names[i], (long long)info.st_size,
-                          (long long)info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
-        }
-        tess_free(path);
-    }
+    tess_status st = stamp_files(dir, "", &b);
+    st = st ? st : stamp_modules(dir, &b);
     st = st ? st : tess_buf_check(&b);
     if (st == TESS_OK) {
         *out = tess_strndup(b.data ? b.data : "", b.n_bytes);
         st = *out ? TESS_OK : TESS_NOMEM;
     }
     tess_buf_deinit(&b);
-    tess_names_deinit(&names);
     return st;
 }
 
@@ -95,26 +135,30 @@ static tess_status add_packed(contents *c, const char *name, const tess_packed *
     return add_tensor(c, "sum:", name, TESS_I32, TESS_SHAPE_OF(panels, TESS_PANEL), w->sum);
 }
 
-/* Both towers, over the model's packs: their states are what is not packed. */
+/* The towers that there are, over the model's packs: their states are what is not packed. */
 static tess_status build_lowered(tess_model *m, tess_graph *towers[2])
 {
     const int64_t s = m->config.vision.image_size;
+    const bool has_image = tess_model_has_image(m);
     towers[0] = tess_graph_new();
     towers[1] = tess_graph_new();
     if (!towers[0] || !towers[1]) {
         return TESS_NOMEM;
     }
     tess_graph *g = towers[1];
-    tess_value out[2];
-    out[0] = tess__picture_tower(
-        towers[0], m, tess_input(towers[0], "pictures", TESS_U8, TESS_SHAPE_OF(1, s, s, 3)), false);
+    tess_value out[2] = {0, 0};
+    if (has_image) {
+        out[0] = tess__picture_tower(
+            towers[0], m, tess_input(towers[0], "pictures", TESS_U8, TESS_SHAPE_OF(1, s, s, 3)),
+            false);
+    }
     out[1] = tess__caption_tower(
         g, m,
         (tess_text_input){.tokens = tess_input(g, "tokens", TESS_I32, TESS_SHAPE_OF(1)),
                           .positions = tess_input(g, "positions", TESS_I32, TESS_SHAPE_OF(1)),
                           .offsets = tess_input(g, "offsets", TESS_I32, TESS_SHAPE_OF(2))},
         false);
-    for (int i = 0; i < 2; i++) {
+    for (int i = has_image ? 0 : 1; i < 2; i++) {
         TESS_TRY(tess_graph_check(towers[i]));
         TESS_TRY(tess__packs_lower(m->packs, &towers[i], &out[i]));
     }

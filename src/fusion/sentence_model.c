@@ -129,7 +129,7 @@ static tess_status open_tokenizer(tess_model *m, const char *dir)
 
 /* ---- the model ----------------------------------------------------------------------------- */
 
-static tess_status fill(tess_model *m, const char *dir)
+static tess_status read_config(tess_model *m, const char *dir)
 {
     tess_sentence_config *c = tess_arena_alloc(&m->arena, sizeof *c);
     if (!c) {
@@ -141,16 +141,28 @@ static tess_status fill(tess_model *m, const char *dir)
     m->config.embed_dim = tess__bert_width(&c->text);
     m->prompt = c->default_prompt ? tess__sentence_prompt(c, c->default_prompt) : NULL;
     TESS_TRY(open_tokenizer(m, dir));
-    TESS_TRY(tess__model_make_store(m));
-    TESS_TRY(tess_store_allocate(m->store));
-    return load_weights(m, dir);
+    return tess__model_make_store(m);
+}
+
+tess_status tess__sentence_open_config(const char *dir, tess_precision precision, tess_model **out)
+{
+    tess_model *m = NULL;
+    tess_status st = tess__model_alloc(precision, &m);
+    st = st ? st : read_config(m, dir);
+    if (st) {
+        tess_model_free(m);
+        return st;
+    }
+    *out = m;
+    return TESS_OK;
 }
 
 tess_status tess__sentence_open(const char *dir, tess_precision precision, tess_model **out)
 {
     tess_model *m = NULL;
-    tess_status st = tess__model_alloc(precision, &m);
-    st = st ? st : fill(m, dir);
+    TESS_TRY(tess__sentence_open_config(dir, precision, &m));
+    tess_status st = tess_store_allocate(m->store);
+    st = st ? st : load_weights(m, dir);
     if (st) {
         tess_model_free(m);
         return st;

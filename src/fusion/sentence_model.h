@@ -9,6 +9,10 @@
 TESS_MUST_USE tess_status tess__sentence_open(const char *dir, tess_precision precision,
                                               tess_model **out);
 
+/* Config and tokenizer; the store is not laid out. */
+TESS_MUST_USE tess_status tess__sentence_open_config(const char *dir, tess_precision precision,
+                                                     tess_model **out);
+
 /* A text as sentence-transformers tokenizes it: prompt, text, the tokenizer's own marks; cut to the
  * context.  TESS_FORMAT: not UTF-8. */
 TESS_MUST_USE tess_status tess__sentence_tokenize(const tess_model *m, const char *text,
