@@ -6,12 +6,7 @@
 
 #include <string.h>
 
-typedef struct hf_config {
-    int64_t hidden_size, layers, heads, intermediate_size, positions, types, vocab, pad;
-    double eps;
-    const char *model_type, *act, *position_type;
-    bool is_decoder, cross_attention;
-} hf_config;
+typedef tess_bert_keys hf_config;
 
 static const tess_field fields[] = {
     {"hidden_size", TESS_FIELD_INT, offsetof(hf_config, hidden_size), 1, 65536},
@@ -124,6 +119,13 @@ tess_status tess__bert_config_read(const tess_json *root, const char *where, tes
     }
     TESS_TRY(check_present(root, where));
     TESS_TRY(tess_json_pick_fields(root, where, fields, TESS_COUNT(fields), arena, &c));
+    return tess__bert_config_make(&c, where, text, bert);
+}
+
+tess_status tess__bert_config_make(const tess_bert_keys *keys, const char *where,
+                                   tess_text_config *text, tess_bert_config *bert)
+{
+    hf_config c = *keys;
     TESS_TRY(check_values(&c, where));
     const bool offset = types[find_type(c.model_type)].offset_positions;
     c.pad = c.pad >= 0 ? c.pad : offset;

@@ -28,6 +28,12 @@ static tess_status copy_file(conversion *c, const char *name)
     const char *to = tess_arena_format(&c->arena, "%s/%s", c->fresh, name);
     tess_bytes map;
     TESS_TRY(from && to ? TESS_OK : TESS_NOMEM);
+    const char *slash = strrchr(name, '/');
+    if (slash) {
+        const char *folder =
+            tess_arena_format(&c->arena, "%s/%.*s", c->fresh, (int)(slash - name), name);
+        TESS_TRY(folder ? tess_dir_make(folder) : TESS_NOMEM);
+    }
     TESS_TRY(tess_file_map(from, &map));
     tess_status st = tess_file_write(to, map.data, map.n_bytes);
     tess_file_unmap(&map);
@@ -42,7 +48,18 @@ static tess_status write_configs(conversion *c)
     for (int i = 0; c->to->configs[i]; i++) {
         TESS_TRY(copy_file(c, c->to->configs[i]));
     }
-    return TESS_OK;
+    const char *text = c->model->config.text_config_file;
+    return text ? copy_file(c, text) : TESS_OK;
+}
+
+static bool is_written(const conversion *c, const char *name)
+{
+    for (int64_t i = 0; i < c->n; i++) {
+        if (strcmp(c->tensors[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* position_ids and the like, behind the parameters. */
@@ -56,7 +73,7 @@ static tess_status add_carried(conversion *c, const tess_layout *layout)
     memcpy(all, c->tensors, (size_t)c->n * sizeof *all);
     for (int64_t i = 0; i < n_source; i++) {
         const tess_tensor *t = tess_tensors_at(c->source, i);
-        if (tess__layout_ignores(layout, t->name)) {
+        if (!is_written(c, t->name) && tess__layout_ignores(layout, t->name)) {
             all[c->n++] = *t;
         }
     }

@@ -6,6 +6,8 @@
  * that has a config alone.  Pickles are programs: they are never read. */
 #include "fusion/family.h"
 
+#include "fusion/hf_text.h"
+
 #include <string.h>
 
 /* ---- the families -------------------------------------------------------------------------- */
@@ -25,8 +27,7 @@ static bool owns_hf(const tess_json *root)
 static tess_status read_openclip(const tess_json *root, const char *dir, const char *path,
                                  tess_arena *arena, tess_model_config *out)
 {
-    (void)dir;
-    return tess__openclip_read(root, path, arena, out);
+    return tess__openclip_read(root, dir, path, arena, out);
 }
 
 static tess_status read_hf(const tess_json *root, const char *dir, const char *path,
@@ -44,8 +45,13 @@ static tess_status read_hf(const tess_json *root, const char *dir, const char *p
 
 static tess_layout layout_openclip(const tess_model_config *c)
 {
-    return strcmp(c->vision.pool_type, "probe") == 0 ? tess__layout_openclip_timm()
-                                                     : tess__layout_openclip(c->custom_text);
+    const bool timm = strcmp(c->vision.pool_type, "probe") == 0;
+    if (c->text.bert) {
+        tess_layout l = tess__layout_openclip_image(timm);
+        tess__layout_add_hf_text(&l, &c->text);
+        return l;
+    }
+    return timm ? tess__layout_openclip_timm() : tess__layout_openclip(c->custom_text);
 }
 
 static tess_layout layout_hf(const tess_model_config *c)
@@ -68,7 +74,8 @@ static tess_status write_openclip(const tess_model_config *c, const char *dir)
 {
     tess_buf text = {0};
     tess_status st = tess__openclip_write(c, &text);
-    return write_file(dir, "open_clip_config.json", &text, st);
+    TESS_TRY(write_file(dir, "open_clip_config.json", &text, st));
+    return tess__hf_text_write_config(&c->text, dir);
 }
 
 static tess_status write_hf(const tess_model_config *c, const char *dir)

@@ -39,9 +39,11 @@ TESS_MUST_USE tess_status tess__family_weights(const tess_family *f, const char 
 
 /* ---- OpenCLIP ------------------------------------------------------------------------------ */
 
-/* open_clip_config.json of OpenCLIP itself (without Tessera's object). */
-TESS_MUST_USE tess_status tess__openclip_read(const tess_json *root, const char *path,
-                                              tess_arena *arena, tess_model_config *out);
+/* open_clip_config.json of OpenCLIP itself (without Tessera's object); what it leaves to other
+ * files is looked for in dir (NULL: nowhere). */
+TESS_MUST_USE tess_status tess__openclip_read(const tess_json *root, const char *dir,
+                                              const char *path, tess_arena *arena,
+                                              tess_model_config *out);
 TESS_MUST_USE tess_status tess__openclip_write(const tess_model_config *c, tess_buf *out);
 /* A timm trunk of the SigLIP family, by its name or by its shape; NULL: none such. */
 typedef struct tess_timm_trunk {

@@ -90,11 +90,15 @@ bool tess__layout_ignores(const tess_layout *l, const char *theirs);
 tess_layout tess__layout_openclip(bool custom_text);
 /* OpenCLIP with a timm trunk of the SigLIP family, and the text tower under "text.". */
 tess_layout tess__layout_openclip_timm(void);
+/* What both have without their text tower; the caller adds that. */
+tess_layout tess__layout_openclip_image(bool timm);
 /* Hugging Face's CLIPModel and SiglipModel. */
 tess_layout tess__layout_hf_clip(void);
 tess_layout tess__layout_hf_siglip(void);
 
 /* BERT and XLM-RoBERTa as transformers keeps them.  `old`: LayerNorms' gamma and beta. */
 tess_layout tess__layout_bert(const char *our_prefix, const char *their_prefix, bool old);
+/* The encoder of today's names, as a part of a bigger layout. */
+void tess__layout_add_bert(tess_layout *l, const char *our_prefix, const char *their_prefix);
 
 #endif

@@ -49,15 +49,25 @@ static const tess_layout_rule pretraining[] = {
     {NULL, "lm_head.*", TESS_LAYOUT_IGNORED, 0, 0},
 };
 
+static void add_encoder(tess_layout *l, const char *our_prefix, const char *their_prefix, bool old)
+{
+    TESS_LAYOUT_ADD(l, encoder, our_prefix, their_prefix);
+    if (old) {
+        TESS_LAYOUT_ADD(l, old_norms, our_prefix, their_prefix);
+    } else {
+        TESS_LAYOUT_ADD(l, norms, our_prefix, their_prefix);
+    }
+}
+
+void tess__layout_add_bert(tess_layout *l, const char *our_prefix, const char *their_prefix)
+{
+    add_encoder(l, our_prefix, their_prefix, false);
+}
+
 tess_layout tess__layout_bert(const char *our_prefix, const char *their_prefix, bool old)
 {
     tess_layout l = {.name = "the layout of transformers"};
-    TESS_LAYOUT_ADD(&l, encoder, our_prefix, their_prefix);
-    if (old) {
-        TESS_LAYOUT_ADD(&l, old_norms, our_prefix, their_prefix);
-    } else {
-        TESS_LAYOUT_ADD(&l, norms, our_prefix, their_prefix);
-    }
+    add_encoder(&l, our_prefix, their_prefix, old);
     TESS_LAYOUT_ADD(&l, pretraining, "", "");
     return l;
 }

@@ -49,20 +49,29 @@ static const tess_layout_rule trunk[] = {
     PAIR("attn_pool.mlp.c_proj", "attn_pool.mlp.fc2"),
 };
 
-tess_layout tess__layout_openclip(bool custom_text)
+tess_layout tess__layout_openclip_image(bool timm)
 {
     tess_layout l = {.name = "OpenCLIP's layout"};
-    TESS_LAYOUT_ADD(&l, native, "", "");
+    if (timm) {
+        l.name = "OpenCLIP's layout with a timm trunk";
+        TESS_LAYOUT_ADD(&l, trunk, "visual.", "visual.trunk.");
+    } else {
+        TESS_LAYOUT_ADD(&l, native, "", "");
+    }
     TESS_LAYOUT_ADD(&l, scalars, "", "");
+    return l;
+}
+
+tess_layout tess__layout_openclip(bool custom_text)
+{
+    tess_layout l = tess__layout_openclip_image(false);
     TESS_LAYOUT_ADD(&l, text, "", custom_text ? "text." : "");
     return l;
 }
 
 tess_layout tess__layout_openclip_timm(void)
 {
-    tess_layout l = {.name = "OpenCLIP's layout with a timm trunk"};
-    TESS_LAYOUT_ADD(&l, trunk, "visual.", "visual.trunk.");
-    TESS_LAYOUT_ADD(&l, scalars, "", "");
+    tess_layout l = tess__layout_openclip_image(true);
     TESS_LAYOUT_ADD(&l, text, "", "text.");
     return l;
 }

@@ -17,6 +17,7 @@ typedef struct tess_model_config {
     bool custom_text; /* OpenCLIP keeps the text tower under "text." */
     tess_vit_config vision;
     tess_text_config text;
+    const char *text_config_file; /* of a text tower of transformers, in its directory; or NULL */
     tess_preprocess preprocess;
     tess_objectives objectives;
     const tess_sentence_config *sentence; /* a text-only model; NULL: two towers */

@@ -4,9 +4,10 @@
  *
  * What OpenCLIP does and Tessera's own models do not: "avg" has a class token that is left out of
  * the mean; towers without a causal mask attend to their padding; a timm trunk takes its sizes from
- * its name and never the quick GELU. */
+ * its name and never the quick GELU; a text tower of transformers has its sizes elsewhere. */
 #include "fusion/config_keys.h"
 #include "fusion/family.h"
+#include "fusion/hf_text.h"
 
 #include <math.h>
 #include <string.h>
@@ -84,7 +85,7 @@ static const tess_inert_key vision_inert[] = {
 typedef struct text_keys {
     tess_text_config c;
     const tess_json *act, *norm, *tokenizer;
-    const char *hf_model, *hf_tokenizer;
+    const char *hf_model, *hf_tokenizer, *hf_proj, *hf_pooler;
 } text_keys;
 
 #define AT(field) offsetof(text_keys, field)
@@ -106,6 +107,8 @@ static const tess_field text_fields[] = {
     {"tokenizer_kwargs", TESS_FIELD_OBJECT, AT(tokenizer), 0, 0},
     {"hf_tokenizer_name", TESS_FIELD_STRING, AT(hf_tokenizer), 0, 0},
     {"hf_model_name", TESS_FIELD_STRING, AT(hf_model), 0, 0},
+    {"hf_proj_type", TESS_FIELD_STRING, AT(hf_proj), 0, 0},
+    {"hf_pooler_type", TESS_FIELD_STRING, AT(hf_pooler), 0, 0},
 };
 #undef AT
 static const tess_inert_key text_inert[] = {
@@ -115,9 +118,13 @@ static const tess_inert_key text_inert[] = {
     {"tokenizer_mode", "null"},
     {"hf_model_pretrained", NULL},
     {"hf_model_config", "null"},
-    {"hf_proj_type", NULL}, /* of hf_model_name only; likewise hf_pooler_type */
-    {"hf_pooler_type", NULL},
 };
+
+/* The directory, for what lies beside the config (NULL: nothing does), and where strings go. */
+typedef struct place {
+    const char *dir;
+    tess_arena *arena;
+} place;
 
 /* ---- act_kwargs, norm_kwargs, tokenizer_kwargs --------------------------------------------- */
 
@@ -285,16 +292,37 @@ static tess_status read_tokenizer(const text_keys *k, const char *name, tess_are
     return TESS_OK;
 }
 
-static tess_status read_text(const tess_json *obj, const char *name, bool quick_gelu,
-                             tess_arena *arena, tess_text_config *out)
+/* A key that is there and null says something else than its absence. */
+static bool is_null(const tess_json *obj, const char *key)
 {
-    text_keys k = {.c = tess__text_default()};
+    const tess_json *v = tess_json_get(obj, key);
+    return v && tess_json_kind_of(v) == TESS_JSON_NULL;
+}
+
+static tess_status read_hf_text(text_keys *k, const tess_json *obj, const place *p,
+                                const char *name, tess_model_config *c)
+{
+    const tess_hf_text t = {.model = k->hf_model,
+                            .proj = is_null(obj, "hf_proj_type") ? NULL : k->hf_proj,
+                            .pooler = is_null(obj, "hf_pooler_type") ? NULL : k->hf_pooler,
+                            .context_length = k->c.context_length};
+    TESS_TRY(read_tokenizer(k, name, p->arena, &k->c));
+    TESS_TRY(
+        tess__hf_text_read(&t, p->dir, name, c->embed_dim, p->arena, &k->c, &c->text_config_file));
+    c->text = k->c;
+    c->custom_text = true;
+    return tess__text_config_check(&c->text, name);
+}
+
+static tess_status read_text(const tess_json *obj, const char *name, bool quick_gelu,
+                             const place *p, tess_model_config *model)
+{
+    text_keys k = {.c = tess__text_default(), .hf_proj = "mlp", .hf_pooler = "mean_pooler"};
+    tess_arena *arena = p->arena;
+    tess_text_config *out = &model->text;
     TESS_TRY(tess__config_read(obj, name, TESS_CONFIG_TABLE(text_fields, text_inert), arena, &k));
-    if (k.hf_model) {
-        return TESS_FAIL(TESS_UNSUPPORTED,
-                         "%s.hf_model_name: text towers of Hugging Face inside OpenCLIP's are not "
-                         "offered, found \"%s\"",
-                         name, k.hf_model);
+    if (k.hf_model && *k.hf_model) {
+        return read_hf_text(&k, obj, p, name, model);
     }
     k.c.act = quick_gelu ? "quick_gelu" : "gelu";
     TESS_TRY(read_act(k.act, name, arena, &k.c.act));
@@ -315,9 +343,10 @@ static tess_status read_text(const tess_json *obj, const char *name, bool quick_
 
 /* ---- the whole ----------------------------------------------------------------------------- */
 
-static tess_status read_model(const tess_json *obj, const char *name, tess_arena *arena,
+static tess_status read_model(const tess_json *obj, const char *name, const place *p,
                               tess_model_config *c)
 {
+    tess_arena *arena = p->arena;
     model_keys k = {.embed_dim = 512, .init_logit_scale = log(1 / 0.07), .init_logit_bias = NAN};
     TESS_TRY(tess__config_read(obj, name, TESS_CONFIG_TABLE(model_fields, model_inert), arena, &k));
     if (!k.vision || !k.text) {
@@ -333,12 +362,12 @@ static tess_status read_model(const tess_json *obj, const char *name, tess_arena
     const char *text = tess_arena_format(arena, "%s.text_cfg", name);
     TESS_TRY(vision && text ? TESS_OK : TESS_NOMEM);
     TESS_TRY(read_vision(k.vision, vision, k.quick_gelu, arena, &c->vision));
-    TESS_TRY(read_text(k.text, text, k.quick_gelu, arena, &c->text));
+    TESS_TRY(read_text(k.text, text, k.quick_gelu, p, c));
     if (c->vision.no_proj && c->vision.width != c->embed_dim) {
         return TESS_FAIL(TESS_INVALID, "%s.embed_dim: the image tower gives %lld, found %lld", name,
                          (long long)c->vision.width, (long long)c->embed_dim);
     }
-    if (c->vision.no_proj && !k.custom_text) {
+    if (c->vision.no_proj && !c->custom_text) {
         return TESS_FAIL(TESS_UNSUPPORTED, "%s: a timm trunk is known with custom_text only", name);
     }
     c->objectives.image_text =
@@ -346,9 +375,10 @@ static tess_status read_model(const tess_json *obj, const char *name, tess_arena
     return TESS_OK;
 }
 
-tess_status tess__openclip_read(const tess_json *root, const char *path, tess_arena *arena,
-                                tess_model_config *c)
+tess_status tess__openclip_read(const tess_json *root, const char *dir, const char *path,
+                                tess_arena *arena, tess_model_config *c)
 {
+    const place p = {dir, arena};
     const char *name = tess_arena_format(arena, "%s: model_cfg", path);
     const char *preprocess = tess_arena_format(arena, "%s: preprocess_cfg", path);
     const tess_json *model = tess_json_get(root, "model_cfg");
@@ -357,6 +387,6 @@ tess_status tess__openclip_read(const tess_json *root, const char *path, tess_ar
     if (tess_json_kind_of(model) != TESS_JSON_OBJECT) {
         return TESS_FAIL(TESS_INVALID, "%s: expected an object with model_cfg", path);
     }
-    TESS_TRY(read_model(model, name, arena, c));
+    TESS_TRY(read_model(model, name, &p, c));
     return tess__read_preprocess(pixels, preprocess, c);
 }

@@ -2,6 +2,7 @@
 /* Writing open_clip_config.json as OpenCLIP reads it: its keys alone, and only models that its
  * towers are. */
 #include "fusion/family.h"
+#include "fusion/hf_text.h"
 
 #include <string.h>
 
@@ -125,14 +126,37 @@ static const char *pool_name(const tess_text_config *c)
                                             : NULL;
 }
 
+/* Whose tokenizer, and how texts are cleaned for it. */
+static void add_tokenizer(const tess_text_config *c, tess_json_writer *w)
+{
+    if (is(c->text_mode ? c->text_mode : "clean", "open_clip")) {
+        return;
+    }
+    add_string(w, "hf_tokenizer_name", ".");
+    tess_json_key(w, "tokenizer_kwargs");
+    tess_json_begin_object(w);
+    bool cleaned = !tess__text_is_clean(c) && !is(c->text_mode, "raw");
+    add_string(w, "clean", cleaned ? c->text_mode : "whitespace");
+    tess_json_end_object(w);
+}
+
+static tess_status write_hf_text(const tess_text_config *c, tess_json_writer *w)
+{
+    tess_json_begin_object(w);
+    TESS_TRY(tess__hf_text_write(c, w));
+    add_tokenizer(c, w);
+    tess_json_end_object(w);
+    return TESS_OK;
+}
+
 static tess_status write_text(const tess_text_config *c, tess_json_writer *w)
 {
+    if (c->bert) {
+        return write_hf_text(c, w);
+    }
     double ratio =
         ratio_for(c->width, c->hidden > 0 ? c->hidden : (int64_t)((double)c->width * c->mlp_ratio));
     const char *pool = pool_name(c);
-    if (c->bert) {
-        return refuse("this text tower: BERT in OpenCLIP is the matter of a Hugging Face model");
-    }
     if (!pool || ratio <= 0) {
         return refuse("a text tower that looks both ways without attending to its padding, or "
                       "Tessera's own mean pooling");
@@ -151,17 +175,16 @@ static tess_status write_text(const tess_text_config *c, tess_json_writer *w)
     add_int(w, "eos_id", c->eos_id);
     add_bool(w, "proj_bias", c->proj_bias);
     add_string(w, "proj_type", c->proj_type ? c->proj_type : "linear");
-    if (!is(c->text_mode ? c->text_mode : "clean", "open_clip")) {
-        add_string(w, "hf_tokenizer_name", ".");
-        tess_json_key(w, "tokenizer_kwargs");
-        tess_json_begin_object(w);
-        bool cleaned = !tess__text_is_clean(c) && !is(c->text_mode, "raw");
-        add_string(w, "clean", cleaned ? c->text_mode : "whitespace");
-        tess_json_end_object(w);
-    }
+    add_tokenizer(c, w);
     add_kwargs(w, c->act, c->eps);
     tess_json_end_object(w);
     return TESS_OK;
+}
+
+/* model_cfg.quick_gelu; a text tower of transformers has its own say. */
+static bool wants_quick(const tess_model_config *c)
+{
+    return is(c->text.bert ? c->vision.act : c->text.act, "quick_gelu");
 }
 
 /* gelu and its tanh form are each tower's own; the quick one and no other is both towers'. */
@@ -169,8 +192,8 @@ static tess_status check_acts(const tess_model_config *c)
 {
     const char *acts[] = {c->vision.act, c->text.act};
     bool trunk = is(c->vision.pool_type, "probe");
-    bool quick = is(c->text.act, "quick_gelu");
-    for (int i = trunk ? 1 : 0; i < 2; i++) {
+    bool quick = wants_quick(c);
+    for (int i = trunk ? 1 : 0; i < (c->text.bert ? 1 : 2); i++) {
         bool known = is(acts[i], "gelu") || is(acts[i], "gelu_tanh");
         if (quick ? !is(acts[i], "quick_gelu") : !known) {
             return refuse("these activations: both towers quick_gelu, or each gelu or gelu_tanh");
@@ -190,8 +213,8 @@ static tess_status write_model(const tess_model_config *c, tess_json_writer *w)
         tess_json_key(w, "init_logit_bias");
         tess_json_add_real(w, c->init_logit_bias);
     }
-    add_bool(w, "quick_gelu", is(c->text.act, "quick_gelu"));
-    add_bool(w, "custom_text", trunk || c->custom_text);
+    add_bool(w, "quick_gelu", wants_quick(c));
+    add_bool(w, "custom_text", trunk || c->text.bert || c->custom_text);
     tess_json_key(w, "vision_cfg");
     TESS_TRY(write_vision(&c->vision, w));
     tess_json_key(w, "text_cfg");

@@ -32,7 +32,7 @@ typedef struct tess_sentence_config {
 } tess_sentence_config;
 
 /* True when the directory's files say that it is such a model: modules.json, or a config.json of
- * these model types. */
+ * these model types (beside open_clip_config.json it is a text tower's). */
 TESS_MUST_USE tess_status tess__sentence_is_dir(const char *dir, bool *out);
 /* Reads all of the files above; *out must stay where it is.  Strings live in the arena. */
 TESS_MUST_USE tess_status tess__sentence_read(const char *dir, tess_arena *arena,
@@ -42,6 +42,18 @@ const char *tess__sentence_prompt(const tess_sentence_config *c, const char *nam
 
 /* True for the model_type of config.json that bert_config.c reads. */
 bool tess__bert_is_type(const char *model_type);
+
+/* What decides the numbers in an encoder's config.json. */
+typedef struct tess_bert_keys {
+    int64_t hidden_size, layers, heads, intermediate_size, positions, types, vocab;
+    int64_t pad; /* -1: the model type's own */
+    double eps;
+    const char *model_type, *act, *position_type;
+    bool is_decoder, cross_attention;
+} tess_bert_keys;
+/* The encoder that they say; text->bert is `bert`. */
+TESS_MUST_USE tess_status tess__bert_config_make(const tess_bert_keys *keys, const char *where,
+                                                 tess_text_config *text, tess_bert_config *bert);
 
 /* ---- the single files, for tess__sentence_read and its fuzz target ---- */
 

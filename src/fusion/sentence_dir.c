@@ -239,13 +239,15 @@ static tess_status has_bert_config(const char *path, bool *out)
 tess_status tess__sentence_is_dir(const char *dir, bool *out)
 {
     char *modules = tess_format("%s/modules.json", dir),
-         *config = tess_format("%s/config.json", dir);
-    tess_status st = modules && config ? TESS_OK : TESS_NOMEM;
+         *config = tess_format("%s/config.json", dir),
+         *two_towers = tess_format("%s/open_clip_config.json", dir);
+    tess_status st = modules && config && two_towers ? TESS_OK : TESS_NOMEM;
     *out = modules && tess_path_exists(modules);
-    if (st == TESS_OK && !*out) {
+    if (st == TESS_OK && !*out && !tess_path_exists(two_towers)) {
         st = has_bert_config(config, out);
     }
     tess_free(modules);
     tess_free(config);
+    tess_free(two_towers);
     return st;
 }

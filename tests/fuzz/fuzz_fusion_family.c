@@ -31,6 +31,12 @@ static tess_status read_text(read_fn *read, const void *text, size_t n_bytes, te
     return st;
 }
 
+static tess_status read_openclip(const tess_json *root, const char *path, tess_arena *arena,
+                                 tess_model_config *out)
+{
+    return tess__openclip_read(root, NULL, path, arena, out);
+}
+
 static void fuzz_config(read_fn *read, write_fn *write, const void *data, size_t n_bytes)
 {
     tess_arena arena = {0};
@@ -92,7 +98,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
     const uint8_t *rest = data + 1;
     switch (data[0] % 5) {
     case 0:
-        fuzz_config(tess__openclip_read, tess__openclip_write, rest, n_bytes - 1);
+        fuzz_config(read_openclip, tess__openclip_write, rest, n_bytes - 1);
         break;
     case 1:
         fuzz_config(tess__hf_read, tess__hf_write, rest, n_bytes - 1);
