@@ -122,6 +122,9 @@ typedef struct tess_dataset_options {
     size_t max_caption_bytes; /* 64 KiB */
     int64_t max_captions;     /* 4096 per sample */
     bool captions_optional;   /* pictures without captions are samples too (embedding, indexing) */
+    /* Captions alone: JSONL and CSV need name no picture.  Of a CSV the columns of caption_key (all
+     * but the picture's where it is NULL) are languages, by their headers. */
+    bool pictures_optional;
     /* Judges captions as they are read; hooks.check.  Borrowed, may be NULL. */
     const tess_hooks *hooks;
 } tess_dataset_options;
@@ -260,7 +263,11 @@ typedef struct tess_loader_options {
     int64_t batch;              /* B, pictures of all ranks together */
     int64_t size;               /* S, side of the pictures delivered */
     int64_t captions_per_image; /* K; 0: pictures only */
-    int64_t max_tokens;         /* per caption; required when K > 0 */
+    bool captions_only;         /* no pictures: S and the hooks for them are not needed */
+    /* Slot 0 gets a caption in this language, whose text comes along, and the other slots captions
+     * in other ones; a sample without one is bad.  NULL: all slots are drawn alike. */
+    const char *source_language;
+    int64_t max_tokens; /* per caption; required when K > 0 */
     uint64_t seed;
     double temperature;    /* 0: 1 */
     int64_t rank, n_ranks; /* this rank gets slots [rank*B/n_ranks, (rank+1)*B/n_ranks) */
@@ -294,6 +301,7 @@ typedef struct tess_batch {
     const int32_t *positions; /* (N) place within its caption, from 0 */
     const int32_t *offsets;   /* (K*B'+1) segment s is [offsets[s], offsets[s+1]) */
     const int32_t *languages; /* (K*B') */
+    char *const *sources;     /* (B') texts of slot 0, where a source language was asked for */
 } tess_batch;
 
 typedef struct tess_loader_stats {

@@ -73,6 +73,10 @@ typedef struct tess_mix_report {
 TESS_MUST_USE tess_status tess_model_mix(const tess_mix_options *o, tess_mix_report *report,
                                          tess_model **out);
 
+/* Whether two models give a picture the same vector: towers, weights and preprocessing alike.  The
+ * text tower of one then serves the other's pictures as well. */
+bool tess_model_same_image_tower(const tess_model *a, const tess_model *b);
+
 /* 32 hex digits: a hash over everything that decides a vector (weights, towers, preprocessing,
  * tokenizer); what an index records. */
 TESS_MUST_USE tess_status tess_model_fingerprint(tess_model *m, char out[33]);
@@ -244,6 +248,18 @@ typedef struct tess_objectives {
 } tess_objectives;
 tess_objectives tess_model_objectives(const tess_model *m);
 
+/* Distillation of a text tower, in place of the objectives.  s is the student's unit vector of a
+ * text, u the teacher's unit vector of the text that it translates:
+ *   MSE          mean over texts of |s - u|^2 = 2 - 2 cos(s, u) (Reimers & Gurevych 2020, on the
+ * unit sphere, where the vectors are compared later) CONTRASTIVE  the softmax objective between the
+ * u of a batch and the s, under the model's logit scale, which stays as it is: s shall be nearer to
+ * its own u than to the others */
+typedef enum tess_distill {
+    TESS_DISTILL_OFF,
+    TESS_DISTILL_MSE,
+    TESS_DISTILL_CONTRASTIVE,
+} tess_distill;
+
 /* One micro-step: towers, objectives, gradients added to the store's group "grad".  Built once for
  * each number of token rows (rounded up to a bucket; the plans share one workspace). */
 typedef struct tess_trainer_options {
@@ -255,6 +271,7 @@ typedef struct tess_trainer_options {
     float muon_momentum, muon_lr; /* muon_lr: its rate as a part of lr */
     bool recompute;
     bool lock_image, lock_text; /* frozen towers get no gradient */
+    tess_distill distill;       /* the text tower alone is run and trained; no pictures */
 } tess_trainer_options;
 typedef struct tess_trainer tess_trainer;
 /* Adds groups "grad", "m", "v" beside "param"; the model must not be trained by two at a time. */
@@ -267,6 +284,7 @@ typedef struct tess_micro_batch {
     const int32_t *tokens;    /* (N) */
     const int32_t *positions; /* (N) */
     const int32_t *offsets;   /* (K*B+1), slot-major: segment k*B+b */
+    const float *teacher;     /* (B,Z) unit rows; distillation alone */
 } tess_micro_batch;
 /* Forward, backward, accumulate.  *out_loss is the batch's (not divided by accumulate). */
 TESS_MUST_USE tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b,

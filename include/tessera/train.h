@@ -63,6 +63,12 @@ typedef struct tess_train_options {
     /* Rank 1 or more: the model, a directory, stays as it is and an adapter is trained instead. The
      * run directory gets adapter/, and model/ is the two merged; checkpoints hold the adapter. */
     tess_lora_options lora;
+    /* Distillation: a model directory whose text tower teaches this one's; its image tower must be
+     * this model's, which is neither run nor changed.  The data need no pictures; of each sample
+     * the teacher reads a caption in distill_language ("en"), the student that and
+     * captions_per_image - 1 (default and least: 1) in other languages.  NULL: none. */
+    const char *distill_text, *distill_language;
+    const char *distill_loss; /* mse | contrastive; see tess_distill */
     uint64_t seed;
     int workers;
     tess_augment augment;

@@ -18,6 +18,7 @@ typedef struct train_values {
     double muon_momentum, muon_lr;
     double aug_scale_min, aug_scale_max, aug_brightness, aug_contrast;
     const char *lora_target, *lora_names;
+    const char *distill_text, *distill_language, *distill_loss;
     int64_t lora_rank;
     double lora_alpha;
     bool rslora;
@@ -149,6 +150,29 @@ static const cli_option train_options[] = {
              "has it"},
     {.name = "lock-image", AT(lock_image), MODEL, .help = "Freeze the image tower"},
     {.name = "lock-text", AT(lock_text), MODEL, .help = "Freeze the text tower"},
+    {.name = "distill-text",
+     .kind = CLI_PATH,
+     AT(distill_text),
+     MODEL,
+     .value = "DIR",
+     .help =
+         "Teach the text tower the vectors of this model's text tower, from translated captions "
+         "without pictures; the image towers must be one"},
+    {.name = "distill-language",
+     .kind = CLI_STRING,
+     .fallback = "en",
+     AT(distill_language),
+     MODEL,
+     .value = "CODE",
+     .help = "Language of the captions that the teacher reads"},
+    {.name = "distill-loss",
+     .kind = CLI_CHOICE,
+     .choices = "mse|contrastive",
+     .fallback = "mse",
+     AT(distill_loss),
+     MODEL,
+     .help = "mse: the teacher's vector itself; contrastive: nearer to it than to the batch's "
+             "others"},
     {.name = "lora-rank",
      .kind = CLI_INT,
      .fallback = "0",
@@ -551,6 +575,9 @@ static tess_train_options options_of(const train_values *v, const char *dir, bar
                  .rank_stabilized = v->rslora,
                  .target = v->lora_target,
                  .names = names_of(v->lora_names)},
+        .distill_text = v->distill_text,
+        .distill_language = v->distill_language,
+        .distill_loss = v->distill_loss,
         .seed = (uint64_t)v->seed,
         .workers = (int)v->workers,
         .augment = {.scale_min = v->aug_scale_min,
@@ -614,12 +641,19 @@ static tess_status run_train(cli_command *cmd)
                           cli_given(cmd, "lora-names") || v->rslora)) {
         return cli_usage_error(cmd, "the --lora options need --lora-rank");
     }
+    if (!v->distill_text &&
+        (cli_given(cmd, "distill-language") || cli_given(cmd, "distill-loss"))) {
+        return cli_usage_error(cmd, "--distill-language and --distill-loss need --distill-text");
+    }
     const char *dir = run_dir(cmd, v);
     if (!dir) {
         return TESS_NOMEM;
     }
     bar b = {.quiet = cmd->common.quiet, .color = cmd->common.color};
     tess_train_options o = options_of(v, dir, &b);
+    if (v->distill_text && !cli_given(cmd, "captions-per-image")) {
+        o.captions_per_image = 0; /* its own default */
+    }
     tess_compute_threads(0);
     tess_status st = tess_train(&o);
     if (b.begun) {
@@ -643,6 +677,10 @@ const cli_verb cli_verb_train = {
         "Train for 15 minutes on shards:\n"
         "$ tessera train --train-data 'data/emoji-{000..007}.tar' --model model.json \\\n"
         "    --tokenizer spm.model --batch-size 512 --lr 1e-3 --max-seconds 900 --name first\n"
+        "A text tower in more languages, from translated captions alone:\n"
+        "$ tessera mix --image ViT-B-32 --text xlm-roberta-base -o mixture\n"
+        "$ tessera train --model mixture --distill-text ViT-B-32 \\\n"
+        "    --train-data captions.jsonl --epochs 5 --name distilled\n"
         "Go on after an interruption:\n"
         "$ tessera train ... --name first --resume latest",
     .run = run_train,

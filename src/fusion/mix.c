@@ -164,6 +164,43 @@ static tess_status take_params(mixing *x)
     return TESS_OK;
 }
 
+/* ---- comparing ----------------------------------------------------------------------------- */
+
+static void describe_image(const tess_model *m, tess_buf *out)
+{
+    tess_json_writer w = {.buf = out};
+    tess__vit_config_write(&m->config.vision, &w);
+    tess_preprocess_write(&m->config.preprocess, out);
+}
+
+static bool same_config(const tess_model *a, const tess_model *b)
+{
+    tess_buf x = {0}, y = {0};
+    describe_image(a, &x);
+    describe_image(b, &y);
+    const bool same =
+        !x.failed && !y.failed && x.n_bytes == y.n_bytes && memcmp(x.data, y.data, x.n_bytes) == 0;
+    tess_buf_deinit(&x);
+    tess_buf_deinit(&y);
+    return same;
+}
+
+bool tess_model_same_image_tower(const tess_model *a, const tess_model *b)
+{
+    bool same = tess_model_has_image(a) && tess_model_has_image(b) && same_config(a, b);
+    for (int64_t i = 0; same && i < tess_store_n_entries(a->store, "param"); i++) {
+        float *data;
+        tess_shape x, y;
+        const char *name = tess_store_entry(a->store, "param", i, &data, &x);
+        if (strncmp(name, "visual.", 7) == 0) {
+            const float *other = tess_store_find(b->store, "param", name, &y);
+            same = data && other && tess_shape_equal(&x, &y) &&
+                   memcmp(data, other, (size_t)tess_shape_count(&x) * sizeof *data) == 0;
+        }
+    }
+    return same;
+}
+
 /* ---- the whole ----------------------------------------------------------------------------- */
 
 static tess_status open_both(mixing *x, const tess_mix_options *o)

@@ -5,6 +5,7 @@
  * Captions are packed, so the number of token rows differs from batch to batch; a micro-step plan
  * is built for each bucket of rows (1/32 of a power of two wide, so about 1 % is spent on filling)
  * and kept, all plans sharing one workspace. */
+#include "fusion/distill.h"
 #include "fusion/lora.h"
 
 #include "tensor/op.h"
@@ -33,7 +34,8 @@ struct tess_trainer {
     tess_value norm;
     float hyper[HYPER_COUNT];
     int32_t *tokens, *positions;
-    size_t cap_tokens, cap_positions;
+    float *teacher; /* (K*B,Z): the batch's, once for each slot */
+    size_t cap_tokens, cap_positions, cap_teacher;
     bool debug, profile;
 };
 
@@ -55,7 +57,21 @@ static tess_value objective(tess_graph *g, const tess_model *m, tess_objective o
 
 static bool uses_pictures(const tess_trainer *t)
 {
-    return t->model->config.objectives.image_text.weight > 0;
+    return !t->o.distill && t->model->config.objectives.image_text.weight > 0;
+}
+
+static tess_value distill_loss(tess_graph *g, const tess_trainer *t, tess_value text)
+{
+    const int64_t b = t->o.batch, n = t->o.captions_per_image * b;
+    const tess_value teacher =
+        tess_input(g, "teacher", TESS_F32, TESS_SHAPE_OF(n, t->model->config.embed_dim));
+    const tess_value scale =
+        t->o.distill == TESS_DISTILL_CONTRASTIVE
+            ? tess_state(g, "param", "logit_scale", TESS_F32, tess_shape_make(0, NULL))
+            : 0;
+    const tess_value loss = tess__distill_loss(g, t->o.distill, text, teacher, b, scale);
+    const float weight = 1.0f / (float)t->o.accumulate;
+    return tess_weighted_sum(g, &loss, &weight, 1);
 }
 
 static tess_value total_loss(tess_graph *g, const tess_trainer *t, tess_value image,
@@ -98,7 +114,9 @@ static bool locked(const tess_trainer *t, const char *name)
     }
     bool visual = strncmp(name, "visual.", 7) == 0;
     bool scale = strncmp(name, "logit_", 6) == 0;
-    return visual ? t->o.lock_image || !uses_pictures(t) : t->o.lock_text && !scale;
+    return visual  ? t->o.lock_image || !uses_pictures(t)
+           : scale ? t->o.distill != TESS_DISTILL_OFF
+                   : t->o.lock_text;
 }
 
 /* Gradients of everything that is not frozen, each added to its accumulator. */
@@ -146,7 +164,7 @@ static tess_status build_graph(const tess_trainer *t, int64_t rows, tess_graph *
         TESS_SHAPE(g, image, b, m->config.embed_dim);
     }
     TESS_SHAPE(g, text, k * b, m->config.embed_dim);
-    *loss = total_loss(g, t, image, text);
+    *loss = t->o.distill ? distill_loss(g, t, text) : total_loss(g, t, image, text);
     return add_gradients(g, t, *loss);
 }
 
@@ -332,6 +350,13 @@ static tess_status check_options(const tess_model *m, const tess_trainer_options
     if (o->batch < 1 || o->captions_per_image < 1 || o->accumulate < 1) {
         return TESS_FAIL(TESS_INVALID, "batch, captions per image and accumulation start at 1");
     }
+    if (o->distill && (m->lora || o->lock_text)) {
+        return TESS_FAIL(TESS_INVALID, "distillation trains the text tower itself: without "
+                                       "adapters, and not locked");
+    }
+    if (o->distill) {
+        return TESS_OK;
+    }
     if (m->config.objectives.text_text.weight > 0 && o->captions_per_image < 2) {
         return TESS_FAIL(TESS_INVALID,
                          "the text-text objective pairs captions of one picture: use "
@@ -416,6 +441,7 @@ void tess_trainer_free(tess_trainer *t)
     tess_workspace_free(t->workspace);
     tess_free(t->tokens);
     tess_free(t->positions);
+    tess_free(t->teacher);
     tess_free(t);
 }
 
@@ -442,6 +468,18 @@ static tess_status copy_tokens(tess_trainer *t, const tess_micro_batch *b, int64
     return TESS_OK;
 }
 
+/* The teacher's vectors, once for each slot of captions. */
+static tess_status bind_teacher(tess_trainer *t, const tess_micro_batch *b, tess_plan *plan)
+{
+    const size_t n = (size_t)(t->o.batch * t->model->config.embed_dim);
+    const size_t k = (size_t)t->o.captions_per_image;
+    TESS_TRY(tess_grow(&t->teacher, &t->cap_teacher, n * k, sizeof *t->teacher));
+    for (size_t i = 0; i < k; i++) {
+        memcpy(t->teacher + i * n, b->teacher, n * sizeof *t->teacher);
+    }
+    return tess_plan_bind(plan, "teacher", t->teacher);
+}
+
 tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b, float *out_loss)
 {
     int64_t rows = bucket(b->n_tokens);
@@ -451,6 +489,7 @@ tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b, 
     if (uses_pictures(t)) {
         TESS_TRY(tess_plan_bind(p->plan, "pictures", b->pictures));
     }
+    TESS_TRY(t->o.distill ? bind_teacher(t, b, p->plan) : TESS_OK);
     TESS_TRY(tess_plan_bind(p->plan, "tokens", t->tokens));
     TESS_TRY(tess_plan_bind(p->plan, "positions", t->positions));
     TESS_TRY(tess_plan_bind(p->plan, "offsets", b->offsets));
@@ -479,7 +518,7 @@ tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step, float 
     t->hyper[3] = 1.0f;
     TESS_TRY(tess_plan_run(t->update));
     *out_norm = sqrtf(*(const float *)tess_plan_output(t->update, t->norm));
-    if (!t->model->lora) {
+    if (!t->model->lora && !t->o.distill) {
         clamp_scales(t->model);
     }
     return TESS_OK;

@@ -48,6 +48,37 @@ static tess_status find_column(const tess__csv *c, const char *path, const char 
     return no_column(c, path, key, option);
 }
 
+static bool is_caption_column(const tess_dataset *ds, const char *name)
+{
+    for (size_t i = 0; ds->has_own_keys && i < ds->caption_keys.n_names; i++) {
+        if (strcmp(ds->caption_keys.names[i], name) == 0) {
+            return true;
+        }
+    }
+    return !ds->has_own_keys && strcmp(name, ds->options.csv_image_key) != 0 &&
+           strcmp(name, "key") != 0;
+}
+
+/* A table of captions alone: a column for each language. */
+static tess_status read_languages(tess_dataset *ds, tess__file *f, const tess__csv *c)
+{
+    size_t n, n_found = 0;
+    f->languages = tess_arena_alloc(&ds->arena, (c->n_fields + 1) * sizeof *f->languages);
+    TESS_TRY(f->languages ? TESS_OK : TESS_NOMEM);
+    f->image_column = f->text_column = TESS__NOT_THERE;
+    f->n_languages = c->n_fields;
+    for (size_t i = 0; i < c->n_fields; i++) {
+        const char *name = tess__csv_field(c, i, &n);
+        if (*name && is_caption_column(ds, name)) {
+            f->languages[i] = tess_arena_strndup(&ds->arena, name, n);
+            TESS_TRY(f->languages[i] ? TESS_OK : TESS_NOMEM);
+            n_found++;
+        }
+    }
+    ds->has_json = true; /* languages have names */
+    return n_found > 0 ? TESS_OK : no_column(c, f->path, ds->options.caption_key, "--caption-key");
+}
+
 static tess_status read_header(tess_dataset *ds, tess__file *f, tess__csv *c)
 {
     bool is_end, ok;
@@ -59,6 +90,9 @@ static tess_status read_header(tess_dataset *ds, tess__file *f, tess__csv *c)
         return TESS_FAIL(TESS_FORMAT, "%s: expected a header row, found %s", f->path,
                          is_end ? "nothing" : "a quote that does not close");
     }
+    if (ds->options.pictures_optional) {
+        return read_languages(ds, f, c);
+    }
     TESS_TRY(find_column(c, f->path, ds->options.csv_image_key, "--csv-img-key", &f->image_column));
     f->text_column = TESS__NOT_THERE;
     tess_status st =
@@ -66,12 +100,17 @@ static tess_status read_header(tess_dataset *ds, tess__file *f, tess__csv *c)
     return ds->options.captions_optional && st == TESS_INVALID ? TESS_OK : st;
 }
 
+static int name_row(uint64_t begin, char out[40])
+{
+    return snprintf(out, 40, "row at byte %llu", (unsigned long long)begin);
+}
+
 static tess_status index_row(tess_dataset *ds, uint32_t file, const tess__csv *c, size_t n_columns,
                              bool ok)
 {
     const tess__file *f = &ds->files[file];
     char at[40];
-    int n_at = snprintf(at, sizeof at, "row at byte %zu", c->row_at);
+    int n_at = name_row(c->row_at, at);
     if (!ok) {
         return tess__index_bad(ds, file, TESS_BAD_RECORD, at, (size_t)n_at,
                                "its quotes do not close, or it is above 1 MiB");
@@ -81,8 +120,8 @@ static tess_status index_row(tess_dataset *ds, uint32_t file, const tess__csv *c
         snprintf(what, sizeof what, "%zu fields where the header has %zu", c->n_fields, n_columns);
         return tess__index_bad(ds, file, TESS_BAD_RECORD, at, (size_t)n_at, what);
     }
-    size_t n_path;
-    const char *path = tess__csv_field(c, f->image_column, &n_path);
+    size_t n_path = (size_t)n_at;
+    const char *path = f->languages ? at : tess__csv_field(c, f->image_column, &n_path);
     if (n_path == 0) {
         return tess__index_bad(ds, file, TESS_BAD_NO_PICTURE, at, (size_t)n_at, "no picture");
     }
@@ -119,7 +158,8 @@ static tess_status open_row(const tess_dataset *ds, const tess__record *r, tess_
     *c = (tess__csv){.map = {f->map.data + r->begin, r->text_bytes}, .separator = f->separator};
     TESS_TRY(tess__csv_next(c, &is_end, &ok));
     bool has_text = f->text_column == TESS__NOT_THERE || f->text_column < c->n_fields;
-    if (is_end || !ok || f->image_column >= c->n_fields || !has_text) {
+    bool has_image = f->languages ? c->n_fields == f->n_languages : f->image_column < c->n_fields;
+    if (is_end || !ok || !has_image || !has_text) {
         return TESS_FAIL(TESS_FORMAT, "%s: changed while it is open", f->path);
     }
     return TESS_OK;
@@ -130,7 +170,10 @@ static tess_status read_csv_key(const tess_dataset *ds, const tess__record *r, t
     tess__csv c;
     size_t n = 0;
     tess_status st = open_row(ds, r, &c);
-    if (st == TESS_OK) {
+    if (st == TESS_OK && ds->files[r->file].languages) {
+        char at[40];
+        st = tess__sample_set_key(s, at, (size_t)name_row(r->begin, at));
+    } else if (st == TESS_OK) {
         const char *path = tess__csv_field(&c, ds->files[r->file].image_column, &n);
         st = tess__sample_set_key(s, path, n);
     }
@@ -142,7 +185,10 @@ static tess_status read_row_captions(const tess_dataset *ds, const tess__file *f
                                      const tess__csv *c, tess_sample *s)
 {
     tess__caption_source from = {0};
-    if (f->text_column != TESS__NOT_THERE) {
+    if (f->languages) {
+        from.row = c;
+        from.languages = f->languages;
+    } else if (f->text_column != TESS__NOT_THERE) {
         size_t n;
         const char *text = tess__csv_field(c, f->text_column, &n);
         from.text = (tess_bytes){(const uint8_t *)text, n};
@@ -160,7 +206,8 @@ static tess_status read_csv(const tess_dataset *ds, const tess__record *r, int p
     if (st == TESS_OK && parts & TESS_READ_CAPTIONS) {
         st = read_row_captions(ds, f, &c, s);
     }
-    if (st == TESS_OK && parts & TESS_READ_PICTURE && s->bad == TESS_BAD_NONE) {
+    const bool reads_picture = parts & TESS_READ_PICTURE && !f->languages;
+    if (st == TESS_OK && reads_picture && s->bad == TESS_BAD_NONE) {
         st = tess__sample_read_linked(ds, s, f, s->key);
     }
     tess__csv_deinit(&c);

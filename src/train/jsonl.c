@@ -20,10 +20,12 @@ static const char *find_image(const tess_dataset *ds, const tess_json *object)
     return NULL;
 }
 
-static const char *find_key(const tess_json *object, const char *image)
+/* Captions alone are named by their line. */
+static const char *find_key(const tess_json *object, const char *image, size_t begin, char line[40])
 {
     const char *key = tess_json_string(tess_json_get(object, "key"), "");
-    return *key ? key : image;
+    snprintf(line, 40, "line at byte %zu", begin);
+    return *key ? key : image ? image : line;
 }
 
 static tess_status index_line(tess_dataset *ds, uint32_t file, size_t begin, size_t n_bytes)
@@ -44,10 +46,10 @@ static tess_status index_line(tess_dataset *ds, uint32_t file, size_t begin, siz
     if (tess_json_kind_of(object) != TESS_JSON_OBJECT) {
         st = tess__index_bad(ds, file, TESS_BAD_RECORD, at, (size_t)n_at,
                              st == TESS_OK ? "expected an object" : tess_error());
-    } else if (!image) {
+    } else if (!image && !ds->options.pictures_optional) {
         st = tess__index_bad(ds, file, TESS_BAD_NO_PICTURE, at, (size_t)n_at, "no picture");
     } else {
-        const char *key = find_key(object, image);
+        const char *key = find_key(object, image, begin, at);
         st = tess__record_add(ds, &(tess__record){.begin = begin,
                                                   .id = tess_hash64(key, strlen(key), 0),
                                                   .file = file,
@@ -96,16 +98,17 @@ static tess_status read_jsonl(const tess_dataset *ds, const tess__record *r, int
     const tess_json *object = tess_json_root(doc);
     const char *image = find_image(ds, object);
     tess_status st = TESS_OK;
-    if (!image) {
+    if (!image && !ds->options.pictures_optional) {
         st = TESS_FAIL(TESS_FORMAT, "%s: changed while it is open", ds->files[r->file].path);
     } else {
-        const char *key = find_key(object, image);
+        char line[40];
+        const char *key = find_key(object, image, r->begin, line);
         st = tess__sample_set_key(s, key, strlen(key));
     }
     if (st == TESS_OK && parts & TESS_READ_CAPTIONS) {
         st = tess__captions_read(ds, &(tess__caption_source){.object = object}, s);
     }
-    if (st == TESS_OK && parts & TESS_READ_PICTURE && s->bad == TESS_BAD_NONE) {
+    if (st == TESS_OK && parts & TESS_READ_PICTURE && s->bad == TESS_BAD_NONE && image) {
         st = tess__sample_read_linked(ds, s, &ds->files[r->file], image);
     }
     tess_json_free(doc);

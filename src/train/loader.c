@@ -101,7 +101,7 @@ static tess_status check_options(const tess_loader_options *o, int64_t n_samples
         int64_t value, min, max;
     } ranges[] = {
         {"batch", o->batch, 1, 1 << 24},
-        {"picture size", o->size, 1, 1 << 13},
+        {"picture size", o->size, !o->captions_only, 1 << 13},
         {"captions per image", o->captions_per_image, 0, 4096},
         {"tokens per caption", o->max_tokens, o->captions_per_image > 0, 1 << 20},
         {"workers", o->workers, 0, 1024},
@@ -127,7 +127,8 @@ static tess_status check_options(const tess_loader_options *o, int64_t n_samples
                          "smaller --batch-size",
                          (long long)o->batch, (long long)n_samples);
     }
-    if (!o->hooks.decode || !o->hooks.resize || (o->captions_per_image > 0 && !o->hooks.tokenize)) {
+    const bool pictures = o->hooks.decode && o->hooks.resize;
+    if ((!pictures && !o->captions_only) || (o->captions_per_image > 0 && !o->hooks.tokenize)) {
         return TESS_FAIL(TESS_INVALID, "loader: decode, resize and tokenize hooks are required");
     }
     return TESS_OK;
@@ -140,6 +141,27 @@ static void set_defaults(tess_loader_options *o)
     o->n_ranks = o->n_ranks == 0 ? 1 : o->n_ranks;
     o->cache_bytes = o->cache_bytes == 0 ? (size_t)1 << 30 : o->cache_bytes;
     o->max_bad_rate = o->max_bad_rate == 0 ? DEFAULT_RATE : o->max_bad_rate;
+    if (o->source_language) {
+        o->token_cache_bytes = 0; /* texts are wanted, not tokens alone */
+    }
+}
+
+static tess_status find_source_language(const tess_dataset *ds, const char *name, int64_t *out)
+{
+    *out = name ? tess_dataset_find_language(ds, name) : -1;
+    if (!name || *out >= 0) {
+        return TESS_OK;
+    }
+    tess_buf have = {0};
+    const int64_t n = tess_dataset_n_languages(ds);
+    for (int64_t i = 0; i < n && i < 20; i++) {
+        tess_buf_addf(&have, "%s%s", i > 0 ? ", " : "", tess_dataset_language(ds, i));
+    }
+    tess_status st =
+        TESS_FAIL(TESS_INVALID, "the data has no captions in \"%s\"; it has %s%s (und: none named)",
+                  name, have.data ? have.data : "none", n > 20 ? ", ..." : "");
+    tess_buf_deinit(&have);
+    return st;
 }
 
 static tess_status init_worker(tess__worker *w, tess_loader *l)
@@ -203,6 +225,7 @@ static tess_status init(tess_loader *l)
     const tess_loader_options *o = &l->options;
     l->n_local = o->batch / o->n_ranks;
     l->first_slot = o->rank * l->n_local;
+    TESS_TRY(find_source_language(l->ds, o->source_language, &l->source_language));
     l->order = (tess_order){.seed = o->seed, .n = tess_dataset_size(l->ds), .batch = o->batch};
     l->end_step = o->evaluation ? (l->order.n + o->batch - 1) / o->batch : INT64_MAX;
     TESS_TRY(init_lock(l));

@@ -38,6 +38,8 @@ typedef struct tess__tray {
     uint64_t *ids;
     bool *ok;
     int32_t *tokens, *positions, *offsets, *languages;
+    char **sources; /* (B'): texts of slot 0 */
+    int64_t n_sources;
     int32_t *rows;          /* (B',K,max_tokens) before packing */
     int32_t *n_rows;        /* (B',K) */
     int32_t *row_languages; /* (B',K) */
@@ -98,6 +100,7 @@ struct tess_loader {
     tess_loader_options options;
     tess_order order;
     int64_t n_local, first_slot; /* this rank's part of a batch */
+    int64_t source_language;     /* of the data set; -1: none was asked for */
     tess__cache cache;
 
     tess__tray *trays;

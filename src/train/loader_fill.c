@@ -108,21 +108,64 @@ static tess_status start_draw(job *j)
     return tess_caption_draw_set(w->draw, j->key, w->languages, (int64_t)n);
 }
 
+static tess_status keep_source(job *j, int64_t caption)
+{
+    char **text = &j->t->sources[j->slot];
+    tess_free(*text);
+    *text = tess_strdup(j->w->sample.captions[caption].text);
+    return *text ? TESS_OK : TESS_NOMEM;
+}
+
+/* The first caption drawn in the source language to slot 0, those in other languages behind it.
+ * *out 0: there is none of it. */
+static tess_status draw_translations(job *j, int64_t first, int64_t n_want, int64_t *out)
+{
+    const tess_loader *l = j->w->loader;
+    int64_t n = 1, c;
+    bool found = false;
+    while ((n < n_want || !found) && (c = tess_caption_draw_next(j->w->draw)) >= 0) {
+        const bool is_source = j->w->sample.captions[c].language == l->source_language;
+        if (is_source ? found : n >= n_want) {
+            continue;
+        }
+        const int64_t row = is_source ? first : first + n;
+        TESS_TRY(fill_row(j, c, row));
+        if (is_source && j->t->n_rows[row] > 0) {
+            found = true;
+            TESS_TRY(keep_source(j, c));
+        } else {
+            n += j->t->n_rows[row] > 0;
+        }
+    }
+    *out = found ? n : 0;
+    return TESS_OK;
+}
+
+static tess_status draw_any(job *j, int64_t first, int64_t n_want, int64_t *out)
+{
+    int64_t n = 0, c;
+    while (n < n_want && (c = tess_caption_draw_next(j->w->draw)) >= 0) {
+        TESS_TRY(fill_row(j, c, first + n));
+        n += j->t->n_rows[first + n] > 0;
+    }
+    *out = n;
+    return TESS_OK;
+}
+
 /* Draws K captions that have tokens; with fewer, those again from the first. */
 static tess_status fill_captions(job *j)
 {
     tess__tray *t = j->t;
-    int64_t n_want = j->w->loader->options.captions_per_image, n = 0, c;
-    int64_t first = j->slot * n_want, max = j->w->loader->options.max_tokens;
+    const tess_loader *l = j->w->loader;
+    const bool translates = l->source_language >= 0;
+    int64_t n_want = l->options.captions_per_image, n = 0;
+    int64_t first = j->slot * n_want, max = l->options.max_tokens;
     TESS_TRY(start_draw(j));
-    while (n < n_want && (c = tess_caption_draw_next(j->w->draw)) >= 0) {
-        TESS_TRY(fill_row(j, c, first + n));
-        n += t->n_rows[first + n] > 0;
-    }
+    TESS_TRY((translates ? draw_translations : draw_any)(j, first, n_want, &n));
     if (n == 0) {
         tess_sample *s = &j->w->sample;
         s->bad = TESS_BAD_NO_CAPTION;
-        s->detail = "no caption gives a token";
+        s->detail = translates ? "no caption in the source language" : "no caption gives a token";
         return TESS_OK;
     }
     for (int64_t i = n; i < n_want; i++) {
@@ -197,7 +240,8 @@ static tess_status read_missing(job *j)
     bool wants_captions = l->options.captions_per_image > 0;
     j->pixels = tess__cache_get_picture(&l->cache, j->sample);
     j->tokens = wants_captions ? tess__cache_get_tokens(&l->cache, j->sample) : NULL;
-    int parts = (j->pixels ? 0 : TESS_READ_PICTURE) |
+    const bool has_pixels = j->pixels || l->options.captions_only;
+    int parts = (has_pixels ? 0 : TESS_READ_PICTURE) |
                 (wants_captions && !j->tokens ? TESS_READ_CAPTIONS : 0);
     w->sample.bad = TESS_BAD_NONE;
     if (parts != 0) {
@@ -217,7 +261,8 @@ static tess_status fill_sample(job *j)
     if (w->sample.bad == TESS_BAD_NONE && w->loader->options.captions_per_image > 0) {
         TESS_TRY(fill_captions(j));
     }
-    return w->sample.bad == TESS_BAD_NONE ? fill_picture(j) : TESS_OK;
+    const bool done = w->sample.bad != TESS_BAD_NONE || w->loader->options.captions_only;
+    return done ? TESS_OK : fill_picture(j);
 }
 
 /* Notes what was bad about the sample, for the count at delivery. */

@@ -25,8 +25,10 @@ tess_status tess__tray_init(tess__tray *t, const tess_loader *l)
     t->row_languages = tess_alloc_array(n_rows, sizeof *t->row_languages);
     t->languages = tess_alloc_array(n_rows, sizeof *t->languages);
     t->offsets = tess_alloc_array(n_rows + 1, sizeof *t->offsets);
+    t->sources = tess_alloc_array(n, sizeof *t->sources);
+    t->n_sources = l->n_local;
     bool ok = t->pictures && t->samples && t->ids && t->ok && t->tokens && t->positions &&
-              t->rows && t->n_rows && t->row_languages && t->languages && t->offsets;
+              t->rows && t->n_rows && t->row_languages && t->languages && t->offsets && t->sources;
     return ok ? TESS_OK : TESS_NOMEM;
 }
 
@@ -56,6 +58,10 @@ void tess__tray_deinit(tess__tray *t)
     tess_free(t->row_languages);
     tess_free(t->languages);
     tess_free(t->offsets);
+    for (int64_t i = 0; t->sources && i < t->n_sources; i++) {
+        tess_free(t->sources[i]);
+    }
+    tess_free(t->sources);
 }
 
 void tess__tray_start(tess__tray *t, const tess_loader *l, int64_t step)
@@ -83,6 +89,7 @@ void tess__tray_start(tess__tray *t, const tess_loader *l, int64_t step)
         .positions = t->positions,
         .offsets = t->offsets,
         .languages = t->languages,
+        .sources = l->source_language >= 0 ? t->sources : NULL,
     };
 }
 

@@ -8,6 +8,8 @@
  */
 #include "train/sample_captions.h"
 
+#include "train/csv.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -221,11 +223,27 @@ static tess_status open_json(tess_bytes json, const char *key, tess_json_doc **d
     return TESS_OK;
 }
 
+static tess_status add_row(const tess_dataset *ds, tess_sample *s, const tess__csv *row,
+                           const char *const *languages)
+{
+    for (size_t i = 0; i < row->n_fields; i++) {
+        size_t n;
+        const char *text = tess__csv_field(row, i, &n);
+        if (languages[i] && n > 0) {
+            TESS_TRY(add(ds, s, text, n, languages[i]));
+        }
+    }
+    return TESS_OK;
+}
+
 /* The first of the keys that is there. */
 static tess_status gather(const tess_dataset *ds, const tess__caption_source *from, tess_sample *s,
                           tess_json_doc **doc)
 {
     const tess_json *object = from->object;
+    if (from->row) {
+        return add_row(ds, s, from->row, from->languages);
+    }
     if (from->is_column) {
         return add(ds, s, (const char *)from->text.data, from->text.n_bytes, "");
     }

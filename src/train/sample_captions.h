@@ -11,8 +11,10 @@
 /* Everything a sample has that may hold captions; NULL data: absent. */
 typedef struct tess__caption_source {
     tess_bytes text, json;
-    const tess_json *object; /* instead of json: already parsed */
-    bool is_column;          /* text is the caption, whatever the caption keys */
+    const tess_json *object;      /* instead of json: already parsed */
+    bool is_column;               /* text is the caption, whatever the caption keys */
+    const struct tess__csv *row;  /* instead of all: a row with a column for each language, */
+    const char *const *languages; /* and those of its columns, NULL where it is no caption */
 } tess__caption_source;
 
 /* Fills s->captions by ds's caption keys, in the order of the source.  Captions that are unusable

@@ -34,7 +34,20 @@ static void add_lora(tess_hash128_state *s, const tess_train_options *o, const t
     tess_hash128_add(s, base, strlen(base));
 }
 
-void tess__settings_hash(const tess_train_options *o, const tess_model *m, char out[33])
+static void add_teacher(tess_hash128_state *s, const tess_train_options *o, tess_model *teacher)
+{
+    char fingerprint[33] = "";
+    const char *const texts[] = {o->distill_language, o->distill_loss};
+    for (int64_t i = 0; i < TESS_COUNT(texts); i++) {
+        tess_hash128_add(s, texts[i], strlen(texts[i]) + 1);
+    }
+    if (tess_model_fingerprint(teacher, fingerprint) == TESS_OK) {
+        tess_hash128_add(s, fingerprint, strlen(fingerprint));
+    }
+}
+
+void tess__settings_hash(const tess_train_options *o, const tess_model *m, tess_model *teacher,
+                         char out[33])
 {
     const double reals[] = {o->language_temperature,
                             o->seconds,
@@ -73,6 +86,9 @@ void tess__settings_hash(const tess_train_options *o, const tess_model *m, char 
         tess_hash128_add(s, config.data ? config.data : "", config.n_bytes);
         if (o->lora.rank > 0) {
             add_lora(s, o, m);
+        }
+        if (teacher) {
+            add_teacher(s, o, teacher);
         }
         tess_hash128_finish(s, out);
     }

@@ -45,6 +45,7 @@ static tess_status set_options(tess_dataset *ds, const tess_dataset_options *o)
     own->csv_caption_key = keep(ds, o->csv_caption_key, "title", &ok);
     own->image_key = keep(ds, o->image_key, default_image_keys, &ok);
     own->caption_key = keep(ds, o->caption_key, default_caption_keys, &ok);
+    ds->has_own_keys = o->caption_key != NULL;
     own->image_suffixes = keep(ds, o->image_suffixes, default_suffixes, &ok);
     own->text_suffix = keep(ds, o->text_suffix, "txt", &ok);
     own->image_root = keep(ds, o->image_root, NULL, &ok);

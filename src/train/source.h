@@ -30,6 +30,8 @@ typedef struct tess__file {
     const struct tess__source *source;
     char separator;                     /* csv */
     uint32_t image_column, text_column; /* csv */
+    const char **languages; /* csv without pictures: of each column, NULL where it is no caption */
+    size_t n_languages;     /* columns of it */
 } tess__file;
 
 typedef struct tess__source {
@@ -62,7 +64,8 @@ struct tess_dataset {
     size_t n_records, cap_records;
     tess_buf names; /* folder: paths, each with its NUL */
     tess__languages languages;
-    bool has_json; /* some captions may name languages */
+    bool has_json;     /* some captions may name languages */
+    bool has_own_keys; /* caption_key is not the default */
     tess_bad_list bad;
 };
 

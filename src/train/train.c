@@ -28,7 +28,9 @@ tess_pipeline tess_model_pipeline(const tess_model *m)
 static tess_train_options with_defaults(tess_train_options o)
 {
     DEFAULT(batch_size, 64);
-    DEFAULT(captions_per_image, 1);
+    DEFAULT(captions_per_image, o.distill_text ? 2 : 1);
+    DEFAULT(distill_language, "en");
+    DEFAULT(distill_loss, "mse");
     DEFAULT(accum_freq, 1);
     DEFAULT(language_temperature, 1);
     DEFAULT(lr, 5e-4);
@@ -44,6 +46,32 @@ static tess_train_options with_defaults(tess_train_options o)
     return o;
 }
 
+static tess_status check_distill(const tess_train_options *o)
+{
+    if (strcmp(o->distill_loss, "mse") != 0 && strcmp(o->distill_loss, "contrastive") != 0) {
+        return TESS_FAIL(TESS_INVALID,
+                         "distillation loss: expected mse or contrastive, found \"%s\"",
+                         o->distill_loss);
+    }
+    if (o->lora.rank > 0 || o->lock_text) {
+        return TESS_FAIL(TESS_INVALID,
+                         "distillation trains the whole text tower: leave --lora-rank "
+                         "and --lock-text out");
+    }
+    if (o->captions_per_image < 2) {
+        return TESS_FAIL(TESS_INVALID, "distillation pairs a caption with its translations: use "
+                                       "--captions-per-image 2 or more");
+    }
+    return TESS_OK;
+}
+
+static tess_distill distill_of(const tess_train_options *o)
+{
+    return !o->distill_text                      ? TESS_DISTILL_OFF
+           : strcmp(o->distill_loss, "mse") == 0 ? TESS_DISTILL_MSE
+                                                 : TESS_DISTILL_CONTRASTIVE;
+}
+
 static tess_status check_options(const tess_train_options *o)
 {
     int ends = (o->epochs > 0) + (o->steps > 0) + (o->seconds > 0);
@@ -57,6 +85,9 @@ static tess_status check_options(const tess_train_options *o)
             TESS_INVALID,
             "LoRA freezes both towers: leave --lock-image and --lock-text out, and say "
             "with --lora-target which layers to adapt");
+    }
+    if (o->distill_text) {
+        TESS_TRY(check_distill(o));
     }
     if (!o->train_data || !o->model || !o->run_dir) {
         return TESS_FAIL(TESS_INVALID, "training needs --train-data and --model");
@@ -106,7 +137,9 @@ static tess_status open_model(tess_run *r)
                               .muon_lr = (float)o->muon_lr,
                               .recompute = o->grad_checkpointing,
                               .lock_image = o->lock_image,
-                              .lock_text = o->lock_text};
+                              .lock_text = o->lock_text,
+                              .distill = distill_of(o)};
+    TESS_TRY(tess__teacher_open(&r->teacher, o, r->model));
     TESS_TRY(o->lora.rank > 0 ? add_lora(r) : TESS_OK);
     TESS_TRY(tess_trainer_new(r->model, &t, &r->trainer));
     tess_trainer_debug(r->trainer, o->debug_numerics);
@@ -121,12 +154,16 @@ static tess_status open_data(tess_run *r)
     r->pipeline.augment = o->augment;
     TESS_TRY(tess_augment_check(&o->augment));
     r->hooks = tess_pipeline_hooks(&r->pipeline);
-    tess_dataset_options d = {
-        .type = o->dataset_type, .caption_key = o->caption_key, .hooks = &r->hooks};
+    tess_dataset_options d = {.type = o->dataset_type,
+                              .caption_key = o->caption_key,
+                              .hooks = &r->hooks,
+                              .pictures_optional = o->distill_text != NULL};
     TESS_TRY(tess_dataset_open(o->train_data, &d, &r->data));
     tess_loader_options l = {.hooks = r->hooks,
                              .batch = o->batch_size,
-                             .size = tess_model_image_size(r->model),
+                             .size = o->distill_text ? 0 : tess_model_image_size(r->model),
+                             .captions_only = o->distill_text != NULL,
+                             .source_language = o->distill_text ? o->distill_language : NULL,
                              .captions_per_image = o->captions_per_image,
                              .max_tokens = tess_model_context_length(r->model),
                              .seed = o->seed,
@@ -185,7 +222,7 @@ static tess_status check_state(const tess_run *r, const char *dir)
 static tess_status resume(tess_run *r)
 {
     char *dir = NULL, settings[33];
-    tess__settings_hash(&r->o, r->model, settings);
+    tess__settings_hash(&r->o, r->model, r->teacher.model, settings);
     r->state = (tess_train_state){.seed = r->o.seed};
     memcpy(r->state.settings, settings, sizeof settings);
     TESS_TRY(find_checkpoint(r, &dir));
@@ -235,6 +272,7 @@ static void close_run(tess_run *r)
     tess_loader_free(r->loader);
     tess_dataset_close(r->data);
     tess_trainer_free(r->trainer);
+    tess__teacher_deinit(&r->teacher);
     tess_model_free(r->model);
     tess_free(r->checkpoints_dir);
     tess_free(r->last_checkpoint);
@@ -294,6 +332,10 @@ static tess_status micro_steps(tess_run *r)
                                .positions = b->positions,
                                .offsets = b->offsets};
         float loss = 0;
+        if (r->teacher.model) {
+            TESS_TRY(tess__teacher_embed(&r->teacher, b->sources, b->n_pictures));
+            mb.teacher = r->teacher.vectors;
+        }
         TESS_TRY(tess_trainer_micro_step(r->trainer, &mb, &loss));
         sum += (double)loss;
     }

@@ -5,11 +5,29 @@
 
 #include "tessera/train.h"
 
+/* The text tower that teaches, and its vectors of a batch. */
+typedef struct tess__teacher {
+    tess_model *model;
+    tess_tokenizer_scratch *scratch;
+    tess_ids ids;
+    float *vectors, *packed; /* (B,Z) each */
+    int64_t *offsets;        /* (B+1) */
+    int64_t *rows;           /* (B): of texts that give tokens */
+} tess__teacher;
+/* Opens the teacher of these options for a student; nothing without one. */
+TESS_MUST_USE tess_status tess__teacher_open(tess__teacher *t, const tess_train_options *o,
+                                             const tess_model *student);
+/* Unit vectors of n texts into t->vectors; of a text that gives no token, zeros: nothing is learnt
+ * of it. */
+TESS_MUST_USE tess_status tess__teacher_embed(tess__teacher *t, char *const *texts, int64_t n);
+void tess__teacher_deinit(tess__teacher *t);
+
 typedef struct tess_run {
     tess_train_options o; /* defaults filled in */
     int lock;             /* on the run directory */
     tess_model *model;
     tess_trainer *trainer;
+    tess__teacher teacher; /* of a distillation */
     tess_pipeline pipeline;
     tess_hooks hooks;
     tess_dataset *data;
@@ -33,8 +51,9 @@ typedef struct tess_run {
 /* The part of training that is done, 0..1: by steps or by the clock. */
 double tess__run_fraction(const tess_run *r);
 double tess__learning_rate(const tess_train_options *o, int64_t step, double fraction);
-/* A hash of every option that an exact resume needs to find unchanged. */
-void tess__settings_hash(const tess_train_options *o, const tess_model *m, char out[33]);
+/* A hash of every option that an exact resume needs to find unchanged; `teacher` may be NULL. */
+void tess__settings_hash(const tess_train_options *o, const tess_model *m, tess_model *teacher,
+                         char out[33]);
 
 /* Options to params.txt, sizes and what was left out to the log. */
 TESS_MUST_USE tess_status tess__run_log_start(tess_run *r);

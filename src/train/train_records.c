@@ -55,6 +55,9 @@ static void write_params(const tess_train_options *o, const tess_model *m, tess_
         {"lora_rank", NULL, (double)o->lora.rank},
         {"lora_alpha", NULL, o->lora.alpha},
         {"lora_rslora", NULL, (double)o->lora.rank_stabilized},
+        {"distill_text", o->distill_text, 0},
+        {"distill_language", o->distill_text ? o->distill_language : NULL, 0},
+        {"distill_loss", o->distill_text ? o->distill_loss : NULL, 0},
         {"lora_target", o->lora.rank > 0 ? o->lora.target : NULL, 0},
         {"parameters", NULL, (double)tess_model_n_params(m)},
     };
