@@ -34,20 +34,17 @@ static void add_lora(tess_hash128_state *s, const tess_train_options *o, const t
     tess_hash128_add(s, base, strlen(base));
 }
 
-static void add_teacher(tess_hash128_state *s, const tess_train_options *o, tess_model *teacher)
+static void add_teacher(tess_hash128_state *s, const tess_train_options *o, const char *fingerprint)
 {
-    char fingerprint[33] = "";
     const char *const texts[] = {o->distill_language, o->distill_loss};
     for (int64_t i = 0; i < TESS_COUNT(texts); i++) {
         tess_hash128_add(s, texts[i], strlen(texts[i]) + 1);
     }
-    if (tess_model_fingerprint(teacher, fingerprint) == TESS_OK) {
-        tess_hash128_add(s, fingerprint, strlen(fingerprint));
-    }
+    tess_hash128_add(s, fingerprint, strlen(fingerprint));
 }
 
-void tess__settings_hash(const tess_train_options *o, const tess_model *m, tess_model *teacher,
-                         char out[33])
+tess_status tess__settings_hash(const tess_train_options *o, const tess_model *m,
+                                tess_model *teacher, char out[33])
 {
     const double reals[] = {o->language_temperature,
                             o->seconds,
@@ -72,11 +69,11 @@ void tess__settings_hash(const tess_train_options *o, const tess_model *m, tess_
         o->lock_text,  (int64_t)o->seed,      tess_model_dtype(m)};
     const char *texts[] = {o->train_data, o->caption_key ? o->caption_key : "", o->lr_scheduler,
                            o->optimizer, tess_tokenizer_hash(tess_model_tokenizer(m))};
+    char teachers[33] = "";
+    TESS_TRY(teacher ? tess_model_fingerprint(teacher, teachers) : TESS_OK);
     tess_buf config = {0};
     tess_model_write_config(m, &config);
     tess_hash128_state *s = tess_hash128_new();
-    memset(out, '0', 32);
-    out[32] = 0;
     if (s) {
         tess_hash128_add(s, reals, sizeof reals);
         tess_hash128_add(s, ints, sizeof ints);
@@ -88,9 +85,11 @@ void tess__settings_hash(const tess_train_options *o, const tess_model *m, tess_
             add_lora(s, o, m);
         }
         if (teacher) {
-            add_teacher(s, o, teacher);
+            add_teacher(s, o, teachers);
         }
         tess_hash128_finish(s, out);
     }
+    const tess_status st = s ? tess_buf_check(&config) : TESS_NOMEM;
     tess_buf_deinit(&config);
+    return st;
 }

@@ -222,7 +222,7 @@ static tess_status check_state(const tess_run *r, const char *dir)
 static tess_status resume(tess_run *r)
 {
     char *dir = NULL, settings[33];
-    tess__settings_hash(&r->o, r->model, r->teacher.model, settings);
+    TESS_TRY(tess__settings_hash(&r->o, r->model, r->teacher.model, settings));
     r->state = (tess_train_state){.seed = r->o.seed};
     memcpy(r->state.settings, settings, sizeof settings);
     TESS_TRY(find_checkpoint(r, &dir));

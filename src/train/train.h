@@ -52,8 +52,8 @@ typedef struct tess_run {
 double tess__run_fraction(const tess_run *r);
 double tess__learning_rate(const tess_train_options *o, int64_t step, double fraction);
 /* A hash of every option that an exact resume needs to find unchanged; `teacher` may be NULL. */
-void tess__settings_hash(const tess_train_options *o, const tess_model *m, tess_model *teacher,
-                         char out[33]);
+TESS_MUST_USE tess_status tess__settings_hash(const tess_train_options *o, const tess_model *m,
+                                              tess_model *teacher, char out[33]);
 
 /* Options to params.txt, sizes and what was left out to the log. */
 TESS_MUST_USE tess_status tess__run_log_start(tess_run *r);
