@@ -12,7 +12,8 @@ typedef struct tess_lora_module {
     const char *target; /* in adapter_config.json's target_modules */
     const char *weight; /* of group "param" */
     int64_t row, n_rows, n_in;
-    bool transposed; /* our weight is (in,out) */
+    int64_t their_row, n_theirs; /* the rows of their B that these are: 0 and n_rows, or a part */
+    bool transposed;             /* our weight is (in,out) */
 } tess_lora_module;
 
 typedef struct tess_lora_modules {
@@ -20,7 +21,9 @@ typedef struct tess_lora_modules {
     size_t n, cap;
 } tess_lora_modules;
 
-/* Appends the modules of one naming (not TESS_LORA_AUTO); strings are in the arena. */
+/* The layout whose names a naming (not TESS_LORA_AUTO) has; without tables: it has none. */
+tess_layout tess__lora_layout(const tess_model *m, tess_lora_names names);
+/* Appends the modules of one naming; strings are in the arena. */
 TESS_MUST_USE tess_status tess__lora_list(const tess_model *m, tess_lora_names names,
                                           tess_arena *arena, tess_lora_modules *out);
 /* Appends those that the target names; TESS_INVALID with the names that there are when a pattern

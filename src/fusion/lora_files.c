@@ -166,21 +166,30 @@ static tess_status report(misfits *m)
 typedef struct reader {
     const tess_tensors *t;
     const tess_lora_modules *modules;
+    tess_layout layout; /* of Hugging Face's names */
     tess_arena *arena;
     tess_lora_config config;
     double weight;
     misfits wrong;
 } reader;
 
-static const tess_lora_module *find_module(const reader *r, const char *path, size_t n)
+/* The first module from number *i on that has this path; NULL: none. */
+static const tess_lora_module *next_module(const reader *r, const char *path, size_t n, size_t *i)
 {
-    for (size_t i = 0; i < r->modules->n; i++) {
-        const char *p = r->modules->items[i].path;
-        if (strlen(p) == n && memcmp(p, path, n) == 0) {
-            return &r->modules->items[i];
+    for (; *i < r->modules->n; ++*i) {
+        const tess_lora_module *m = &r->modules->items[*i];
+        if (strlen(m->path) == n && memcmp(m->path, path, n) == 0) {
+            return m;
         }
     }
     return NULL;
+}
+
+/* Of a layer that decides no vector: BERT's pooler. */
+static bool is_ignored(const reader *r, const char *path, size_t n)
+{
+    const char *weight = tess_arena_format(r->arena, "%.*s.weight", (int)n, path);
+    return weight && tess__layout_ignores(&r->layout, weight);
 }
 
 /* The module of key "base_model.model.PATH<suffix>"; NULL: not of this form. */
@@ -207,16 +216,20 @@ static bool check_tensor(reader *r, const tess_tensor *t, tess_shape expected)
     return true;
 }
 
-static tess_status add_part(reader *r, const tess_lora_module *m, const tess_tensor *a,
-                            const tess_tensor *b, tess_lora_parts *parts)
+static bool check_pair(reader *r, const tess_lora_module *m, const tess_tensor *a,
+                       const tess_tensor *b)
 {
     const int64_t rank = a->shape.rank == 2 && a->shape.dim[0] > 0 ? a->shape.dim[0] : 1;
     bool good = check_tensor(r, a, TESS_SHAPE_OF(rank, m->n_in));
-    good &= check_tensor(r, b, TESS_SHAPE_OF(m->n_rows, rank));
-    if (!good) {
-        return TESS_OK;
-    }
+    good &= check_tensor(r, b, TESS_SHAPE_OF(m->n_theirs, rank));
+    return good;
+}
+
+static tess_status add_part(const reader *r, const tess_lora_module *m, const tess_tensor *a,
+                            const tess_tensor *b, tess_lora_parts *parts)
+{
     TESS_TRY(tess_grow(&parts->items, &parts->cap, parts->n + 1, sizeof *parts->items));
+    const int64_t rank = a->shape.dim[0];
     const double factor =
         tess__lora_factor(r->config.alpha, rank, r->config.rank_stabilized) * r->weight;
     parts->items[parts->n++] =
@@ -224,16 +237,19 @@ static tess_status add_part(reader *r, const tess_lora_module *m, const tess_ten
     return TESS_OK;
 }
 
-/* One tensor of the file: lora_A brings its lora_B along. */
+/* One tensor of the file: lora_A brings its lora_B along, for all weights of ours that it is. */
 static tess_status take(reader *r, const tess_tensor *t, tess_lora_parts *parts)
 {
-    size_t n = 0;
+    size_t n = 0, i = 0;
     const char *path = path_of(t->name, ".lora_A.weight", &n);
     bool is_a = path != NULL;
     path = path ? path : path_of(t->name, ".lora_B.weight", &n);
-    const tess_lora_module *m = path ? find_module(r, path, n) : NULL;
+    const tess_lora_module *m = path ? next_module(r, path, n, &i) : NULL;
     if (!m) {
-        complain(&r->wrong, path ? "no such layer:" : "not a LoRA matrix:", t->name, NULL, NULL);
+        if (!path || !is_ignored(r, path, n)) {
+            complain(&r->wrong, path ? "no such layer:" : "not a LoRA matrix:", t->name, NULL,
+                     NULL);
+        }
         return TESS_OK;
     }
     const char *other =
@@ -246,7 +262,12 @@ static tess_status take(reader *r, const tess_tensor *t, tess_lora_parts *parts)
         complain(&r->wrong, "missing", other, NULL, NULL);
         return TESS_OK;
     }
-    return is_a ? add_part(r, m, t, pair, parts) : TESS_OK;
+    if (is_a && check_pair(r, m, t, pair)) {
+        for (; m; i++, m = next_module(r, path, n, &i)) {
+            TESS_TRY(add_part(r, m, t, pair, parts));
+        }
+    }
+    return TESS_OK;
 }
 
 static tess_status take_tensors(reader *r, tess_lora_parts *parts)
@@ -273,6 +294,7 @@ tess_status tess__lora_open(const tess_model *m, const char *dir, double weight,
     if (st == TESS_OK) {
         r.t = out->tensors;
         r.modules = &modules;
+        r.layout = tess__lora_layout(m, TESS_LORA_HF);
         const char *base = tess_tensors_metadata(r.t, BASE_KEY);
         snprintf(out->base, sizeof out->base, "%.32s", base ? base : "");
         st = take_tensors(&r, parts);
@@ -288,17 +310,20 @@ void tess__lora_close(tess_lora_file *f)
     *f = (tess_lora_file){0};
 }
 
-static tess_status read_floats(const tess_tensor *t, float *out)
+/* Rows of a matrix. */
+static tess_status read_rows(const tess_tensor *t, int64_t row, int64_t n_rows, float *out)
 {
-    return tess__floats_read(t->dtype, t->data, out, tess_shape_count(&t->shape))
+    const int64_t width = t->shape.dim[1];
+    const uint8_t *from = t->data + (size_t)(row * width) * tess__floats_bytes(t->dtype);
+    return tess__floats_read(t->dtype, from, out, n_rows * width)
                ? TESS_OK
                : TESS_FAIL(TESS_FORMAT, "adapter: %s: holds numbers that are not finite", t->name);
 }
 
 tess_status tess__lora_read_part(const tess_lora_part *p, float *a, float *b)
 {
-    TESS_TRY(read_floats(p->a, a));
-    return read_floats(p->b, b);
+    TESS_TRY(read_rows(p->a, 0, p->rank, a));
+    return read_rows(p->b, p->module.their_row, p->module.n_rows, b);
 }
 
 /* ---- writing ------------------------------------------------------------------------------- */

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The linear layers of a model, as OpenCLIP and as Hugging Face CLIP name them.
+/* The linear layers of a model, as OpenCLIP and as Hugging Face name them.
  *
- * Our weights have OpenCLIP's names.  In OpenCLIP attention is torch's MultiheadAttention, which
- * PEFT wraps as a whole: the module "attn" holds in_proj's adapter and "attn.base_layer.out_proj"
- * the other; here the two can be chosen apart, and the one left out is simply not in the file.  In
- * Hugging Face's models q, k and v are layers of their own, rows of our in_proj, and the
- * projections into the joint space are layers too. */
+ * The names are those of the layouts, which read and write weights: a layer is a matrix whose name
+ * ends in ".weight" and that embeds nothing.  Where another program has q, k and v apart, they are
+ * rows of our in_proj.  torch's MultiheadAttention is wrapped by PEFT as a whole: the module "attn"
+ * holds in_proj's adapter and "attn.base_layer.out_proj" the other; here the two can be chosen
+ * apart, and the one left out is simply not in the file.  Where such an in_proj is two weights of
+ * ours (the pooling head), each takes its rows of B, and none is trained under that name. */
+#include "fusion/family.h"
 #include "fusion/lora.h"
 
 #include <fnmatch.h>
@@ -27,122 +29,98 @@ static tess_status push(tess_lora_modules *out, tess_lora_module m)
     return TESS_OK;
 }
 
-/* ---- OpenCLIP ------------------------------------------------------------------------------ */
+/* ---- names --------------------------------------------------------------------------------- */
 
 static const struct {
-    const char *suffix;               /* of our weight, cut off */
+    const char *suffix;               /* of the weight's name, cut off */
     const char *path, *name, *target; /* put in its place */
-} openclip[] = {
+} forms[] = {
     {".attn.in_proj_weight", ".attn", ".attn.in_proj", ".attn"},
     {".attn.out_proj.weight", ".attn.base_layer.out_proj", ".attn.out_proj", ".attn"},
-    {"_proj_weight", "_proj", "_proj", "_proj"}, /* of the pooling head */
+    {".attention.in_proj_weight", ".attention", ".attention.in_proj", ".attention"},
+    {".attention.out_proj.weight", ".attention.base_layer.out_proj", ".attention.out_proj",
+     ".attention"},
+    {"_proj_weight", "_proj", "_proj", "_proj"}, /* of our own pooling head */
     {".weight", "", "", ""},
 };
 
-static tess_status add_openclip(const char *weight, tess_shape s, tess_arena *a,
-                                tess_lora_modules *out)
+/* Appends the layer of this weight by their name of it, where it is one. */
+static tess_status name_module(tess_lora_module m, const char *theirs, tess_arena *a,
+                               tess_lora_modules *out)
 {
-    for (int64_t i = 0; i < TESS_COUNT(openclip) && !strstr(weight, "embedding"); i++) {
-        if (ends_with(weight, openclip[i].suffix)) {
-            int n = (int)(strlen(weight) - strlen(openclip[i].suffix));
-            return push(out,
-                        (tess_lora_module){
-                            .path = tess_arena_format(a, "%.*s%s", n, weight, openclip[i].path),
-                            .name = tess_arena_format(a, "%.*s%s", n, weight, openclip[i].name),
-                            .target = tess_arena_format(a, "%.*s%s", n, weight, openclip[i].target),
-                            .weight = weight,
-                            .n_rows = s.dim[0],
-                            .n_in = s.dim[1]});
+    for (int64_t i = 0; i < TESS_COUNT(forms) && !strstr(theirs, "embedding"); i++) {
+        if (ends_with(theirs, forms[i].suffix)) {
+            const int n = (int)(strlen(theirs) - strlen(forms[i].suffix));
+            m.path = tess_arena_format(a, "%.*s%s", n, theirs, forms[i].path);
+            m.name = tess_arena_format(a, "%.*s%s", n, theirs, forms[i].name);
+            m.target = tess_arena_format(a, "%.*s%s", n, theirs, forms[i].target);
+            return push(out, m);
         }
     }
     return TESS_OK;
 }
 
-/* ---- Hugging Face -------------------------------------------------------------------------- */
-
-static const struct {
-    const char *ours, *theirs;
-} hf_towers[] = {
-    {"visual.transformer.resblocks.", "vision_model.encoder.layers."},
-    {"transformer.resblocks.", "text_model.encoder.layers."},
-};
-
-static const struct {
-    const char *ours; /* behind the block's number */
-    int64_t n_parts;
-    const char *theirs[3];
-} hf_blocks[] = {
-    {".attn.in_proj_weight", 3, {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}},
-    {".attn.out_proj.weight", 1, {"self_attn.out_proj"}},
-    {".mlp.c_fc.weight", 1, {"mlp.fc1"}},
-    {".mlp.c_proj.weight", 1, {"mlp.fc2"}},
-};
-
-static const struct {
-    const char *ours, *theirs;
-} hf_projections[] = {
-    {"visual.proj", "visual_projection"},
-    {"text_projection", "text_projection"},
-};
-
-static tess_status add_hf_block(const char *weight, tess_shape s, const char *tower,
-                                const char *number, tess_arena *a, tess_lora_modules *out)
+/* What one rule makes of a weight (M,K). */
+static tess_lora_module describe(const char *weight, const tess_shape *s,
+                                 const tess_layout_rule *rule)
 {
-    int digits = (int)strspn(number, "0123456789");
-    for (int64_t i = 0; i < TESS_COUNT(hf_blocks); i++) {
-        for (int64_t k = 0;
-             strcmp(number + digits, hf_blocks[i].ours) == 0 && k < hf_blocks[i].n_parts; k++) {
-            int64_t rows = s.dim[0] / hf_blocks[i].n_parts;
-            const char *path =
-                tess_arena_format(a, "%s%.*s.%s", tower, digits, number, hf_blocks[i].theirs[k]);
-            TESS_TRY(push(out, (tess_lora_module){.path = path,
-                                                  .name = path,
-                                                  .target = path,
-                                                  .weight = weight,
-                                                  .row = k * rows,
-                                                  .n_rows = rows,
-                                                  .n_in = s.dim[1]}));
-        }
+    const bool turned = rule->kind == TESS_LAYOUT_TRANSPOSE;
+    tess_lora_module m = {
+        .weight = weight, .n_rows = s->dim[turned], .n_in = s->dim[!turned], .transposed = turned};
+    if (rule->kind == TESS_LAYOUT_ROWS) {
+        m.n_rows = s->dim[0] / rule->n;
+        m.row = m.n_rows * rule->part;
     }
-    return TESS_OK;
+    m.n_theirs = m.n_rows;
+    if (rule->kind == TESS_LAYOUT_STACKED) {
+        m.n_theirs = m.n_rows / rule->span * rule->n;
+        m.their_row = m.n_rows / rule->span * rule->part;
+    }
+    return m;
 }
 
-static tess_status add_hf(const char *weight, tess_shape s, tess_arena *a, tess_lora_modules *out)
+/* BERT's own encoder, CLIPModel and SiglipModel, or VisionTextDualEncoderModel. */
+static tess_layout hf_layout(const tess_model_config *c)
 {
-    for (int64_t i = 0; i < TESS_COUNT(hf_projections); i++) {
-        if (strcmp(weight, hf_projections[i].ours) == 0) {
-            const char *path = hf_projections[i].theirs;
-            return push(out, (tess_lora_module){.path = path,
-                                                .name = path,
-                                                .target = path,
-                                                .weight = weight,
-                                                .n_rows = s.dim[1],
-                                                .n_in = s.dim[0],
-                                                .transposed = true});
-        }
+    if (c->sentence) {
+        return tess__layout_bert("", "", false);
     }
-    for (int64_t i = 0; i < TESS_COUNT(hf_towers); i++) {
-        size_t n = strlen(hf_towers[i].ours);
-        if (strncmp(weight, hf_towers[i].ours, n) == 0) {
-            return add_hf_block(weight, s, hf_towers[i].theirs, weight + n, a, out);
-        }
+    tess_layout all = c->text.bert ? tess__layout_bert("", "text_model.", false) : (tess_layout){0};
+    const tess_layout two = tess__family_named("hf")->layout(c);
+    for (int64_t i = 0; i < two.n_tables; i++) {
+        const tess_layout_table *t = &two.tables[i];
+        tess__layout_add(&all, t->rules, t->n_rules, t->our_prefix, t->their_prefix);
     }
-    return TESS_OK;
+    return all;
+}
+
+tess_layout tess__lora_layout(const tess_model *m, tess_lora_names names)
+{
+    const tess_model_config *c = &m->config;
+    return names == TESS_LORA_HF ? hf_layout(c)
+           : c->sentence         ? (tess_layout){0}
+                                 : tess__family_named("openclip")->layout(c);
 }
 
 tess_status tess__lora_list(const tess_model *m, tess_lora_names names, tess_arena *arena,
                             tess_lora_modules *out)
 {
-    for (int64_t i = 0; i < tess_store_n_entries(m->store, "param"); i++) {
+    const tess_layout layout = tess__lora_layout(m, names);
+    tess_buf theirs = {0};
+    tess_status st = TESS_OK;
+    for (int64_t i = 0; st == TESS_OK && i < tess_store_n_entries(m->store, "param"); i++) {
         float *data;
         tess_shape s;
         const char *weight = tess_store_entry(m->store, "param", i, &data, &s);
-        if (s.rank == 2) {
-            TESS_TRY(names == TESS_LORA_HF ? add_hf(weight, s, arena, out)
-                                           : add_openclip(weight, s, arena, out));
+        const tess_layout_place place = tess__layout_find(&layout, weight);
+        for (int64_t k = 0; st == TESS_OK && s.rank == 2 && k < place.n_rules; k++) {
+            st = tess__layout_name(&place, k, weight, &theirs);
+            st = st ? st
+                    : name_module(describe(weight, &s, &place.rules[k]), theirs.data, arena, out);
         }
     }
-    return TESS_OK;
+    tess_buf_deinit(&theirs);
+    return st;
 }
 
 /* ---- choosing ------------------------------------------------------------------------------ */
@@ -173,11 +151,17 @@ static const char *tail_of(const char *name)
     return tail;
 }
 
+/* False: B's rows are shared with another weight of ours. */
+static bool is_whole(const tess_lora_module *m)
+{
+    return m->n_rows == m->n_theirs;
+}
+
 /* Every tail once. */
 static void write_tails(const tess_lora_modules *all, tess_buf *out)
 {
     for (size_t i = 0; i < all->n; i++) {
-        bool seen = false;
+        bool seen = !is_whole(&all->items[i]);
         for (size_t k = 0; k < i && !seen; k++) {
             seen = strcmp(tail_of(all->items[k].name), tail_of(all->items[i].name)) == 0;
         }
@@ -192,7 +176,7 @@ static bool mark(const tess_lora_modules *all, const char *pattern, bool *chosen
 {
     bool any = false;
     for (size_t i = 0; i < all->n; i++) {
-        bool fit = fits(pattern, all->items[i].name);
+        bool fit = is_whole(&all->items[i]) && fits(pattern, all->items[i].name);
         chosen[i] |= fit;
         any |= fit;
     }
@@ -255,8 +239,8 @@ static tess_status refuse(const tess_model *m, const tess_lora_options *o, const
         st = TESS_FAIL(TESS_INVALID,
                        "LoRA target \"%s\" matches no linear layer; there are, by OpenCLIP's "
                        "names: %s; by Hugging Face's: %s",
-                       odd, names[0].n_bytes ? names[0].data : "none asked for",
-                       names[1].n_bytes ? names[1].data : "none asked for");
+                       odd, names[0].n_bytes ? names[0].data : "none",
+                       names[1].n_bytes ? names[1].data : "none");
     }
     tess_buf_deinit(&names[0]);
     tess_buf_deinit(&names[1]);
