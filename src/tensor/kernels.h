@@ -82,6 +82,8 @@ typedef struct tess_kernels {
     void (*patchify)(tess_dtype t, void *out, const uint8_t *picture, int64_t size, int64_t patch,
                      const float mean[3], const float std[3]); /* one picture */
     void (*unary)(tess_unary_kind k, tess_dtype t, void *y, const void *x, int64_t n);
+    /* The same within 4e-5, for what is rounded to bf16 next. */
+    void (*unary_rough)(tess_unary_kind k, tess_dtype t, void *y, const void *x, int64_t n);
     void (*unary_grad)(tess_unary_kind k, tess_dtype t, void *dx, const void *x, const void *dy,
                        int64_t n);
     /* rows x width */

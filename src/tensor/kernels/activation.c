@@ -21,6 +21,24 @@ INLINE float gelu(float x)
     return x * normal_cdf1(x, &density);
 }
 
+/* Within 4e-5 of x Phi(x), for what is rounded to bf16 or bytes next: Phi(x) = 1/2 + c P(c^2) with
+ * c = x cut to +-4.4, where it is 0 and 1; P by weighted least squares, the weights moved
+ * to where the error is largest (Lawson 1961).  A third of the time of the above. */
+INLINE float gelu_rough(float x)
+{
+    const float up = x < 4.4f ? x : 4.4f, c = up > -4.4f ? up : -4.4f, u = c * c;
+    float p = 3.569428157e-11f;
+    p = p * u - 3.754048268e-9f;
+    p = p * u + 1.740847114e-7f;
+    p = p * u - 4.724867963e-6f;
+    p = p * u + 8.429301526e-5f;
+    p = p * u - 1.054992509e-3f;
+    p = p * u + 9.643028109e-3f;
+    p = p * u - 6.607643045e-2f;
+    p = p * u + 3.987616101e-1f;
+    return x * (c * p + 0.5f);
+}
+
 INLINE float gelu_slope(float x)
 {
     float density;
@@ -110,12 +128,29 @@ INLINE float tanh1_slope(float x)
     }
 UNARIES(DEFINE)
 
+INLINE void gelu_rough_body(void *y, const void *x, int64_t n, bool bf16)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        store1(y, i, gelu_rough(load1(x, i, bf16)), bf16);
+    }
+}
+
 static void unary(tess_unary_kind k, tess_dtype t, void *y, const void *x, int64_t n)
 {
 #define RUN(kind, f) [kind] = f##_run,
     static void (*const table[TESS_UNARY_COUNT])(tess_dtype, void *, const void *,
                                                  int64_t) = {UNARIES(RUN)};
     table[k](t, y, x, n);
+}
+
+static void unary_rough(tess_unary_kind k, tess_dtype t, void *y, const void *x, int64_t n)
+{
+    if (k != TESS_GELU) {
+        unary(k, t, y, x, n);
+    } else {
+        BY_DTYPE(t, gelu_rough_body, y, x, n);
+    }
 }
 
 static void unary_grad(tess_unary_kind k, tess_dtype t, void *dx, const void *x, const void *dy,
@@ -130,5 +165,6 @@ static void unary_grad(tess_unary_kind k, tess_dtype t, void *dx, const void *x,
 void TESS_K(fill_unary)(tess_kernels *k)
 {
     k->unary = unary;
+    k->unary_rough = unary_rough;
     k->unary_grad = unary_grad;
 }

@@ -138,7 +138,9 @@ static void run_item(const job *j, int64_t panel, int64_t row, const void *next)
         .a_row = groups,
         .y_row = w->n,
         .act = (tess_unary_kind)j->attrs->act,
-        .unary = j->attrs->act < TESS_UNARY_COUNT ? k->unary : NULL,
+        .unary = j->attrs->act >= TESS_UNARY_COUNT ? NULL
+                 : y->dtype == TESS_BF16           ? k->unary_rough
+                                                   : k->unary,
     };
     if (w->kind == TESS_I8) {
         a.a_scale = j->scale + row;
@@ -315,6 +317,7 @@ BUILD(i8_one_row, TESS_I8, 3, 5, .act = TESS_UNARY_COUNT)
 BUILD(i8_gelu, TESS_I8, 70, 131, .bias = in[1], .act = TESS_GELU)
 BUILD(i8_residual, TESS_I8, 128, 64, .bias = in[1], .residual = in[2], .act = TESS_UNARY_COUNT)
 BUILD(bf16_quick_gelu, TESS_BF16, 65, 48, .bias = in[1], .act = TESS_QUICK_GELU)
+BUILD(bf16_gelu, TESS_BF16, 64, 40, .bias = in[1], .act = TESS_GELU)
 BUILD(bf16_odd, TESS_BF16, 20, 33, .residual = in[1], .act = TESS_UNARY_COUNT)
 BUILD(f32_relu, TESS_F32, 100, 37, .bias = in[1], .act = TESS_RELU)
 
@@ -339,6 +342,11 @@ static const tess_case cases[] = {
      .in = {{TESS_BF16, {2, {45, 48}}}, {TESS_F32, {1, {65}}}},
      .build = build_bf16_quick_gelu,
      .reduction = 48},
+    {.name = "bf16_gelu",
+     .n_in = 2,
+     .in = {{TESS_BF16, {2, {30, 40}}}, {TESS_F32, {1, {64}}}},
+     .build = build_bf16_gelu,
+     .reduction = 40},
     {.name = "bf16_odd",
      .n_in = 2,
      .in = {{TESS_F32, {2, {9, 33}}}, {TESS_F32, {2, {9, 20}}}},
