@@ -13,9 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static tess_status open_for_reading(const char *path, int *out_fd, struct stat *out_stat)
+static tess_status open_for_reading(const char *path, int flags, int *out_fd, struct stat *out_stat)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | flags);
     if (fd < 0) {
         return tess__fail_errno("cannot open", path);
     }
@@ -71,7 +71,7 @@ tess_status tess_file_read(const char *path, size_t max_bytes, uint8_t **out, si
     struct stat info = {0};
     *out = NULL;
     *out_bytes = 0;
-    TESS_TRY(open_for_reading(path, &fd, &info));
+    TESS_TRY(open_for_reading(path, 0, &fd, &info));
     uint8_t *buf = NULL;
     size_t cap = 0;
     tess_status st = TESS_OK;
@@ -99,7 +99,8 @@ tess_status tess_file_map(const char *path, tess_bytes *out)
     int fd = -1;
     struct stat info = {0};
     *out = (tess_bytes){0};
-    TESS_TRY(open_for_reading(path, &fd, &info));
+    /* A pipe is refused, not waited for. */
+    TESS_TRY(open_for_reading(path, O_NONBLOCK, &fd, &info));
     tess_status st = TESS_OK;
     if (!S_ISREG(info.st_mode)) {
         st = TESS_FAIL(TESS_IO, "cannot map: %s: expected a regular file", path);

@@ -76,15 +76,38 @@ static tess_status finish_plan(tess_model *m, tess_embed_plan *p)
     return st;
 }
 
+static bool all_finite(const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (!isfinite(x[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The first parameter with a NaN or an infinity; "a weight of the model" where none lies open. */
+static const char *unsound_weight(const tess_model *m)
+{
+    for (int64_t i = 0; i < tess_store_n_entries(m->store, "param"); i++) {
+        float *data;
+        tess_shape shape;
+        const char *name = tess_store_entry(m->store, "param", i, &data, &shape);
+        if (data && !all_finite(data, tess_shape_count(&shape))) {
+            return name;
+        }
+    }
+    return "a weight of the model";
+}
+
 /* Weights that are used where they lie are not looked through beforehand. */
 static tess_status check_vectors(const tess_model *m, const float *x, int64_t n)
 {
-    for (int64_t i = 0; i < n * m->config.embed_dim; i++) {
-        if (!isfinite(x[i])) {
+    for (int64_t i = 0; i < n; i++) {
+        if (!all_finite(x + i * m->config.embed_dim, m->config.embed_dim)) {
             return TESS_FAIL(TESS_FORMAT,
-                             "vector %lld is not finite: a weight of the model is NaN, infinite or "
-                             "far too large",
-                             (long long)(i / m->config.embed_dim));
+                             "vector %lld is not finite: %s is NaN, infinite or far too large",
+                             (long long)i, unsound_weight(m));
         }
     }
     return TESS_OK;

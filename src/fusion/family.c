@@ -169,6 +169,44 @@ tess_status tess__family_find(const char *dir, const tess_family **out)
     return st;
 }
 
+/* There is a config.json, and it is nobody's. */
+static tess_status refuse_config(const char *path)
+{
+    tess_json_doc *doc = NULL;
+    TESS_TRY(tess_json_load(path, &doc));
+    const char *type = tess_json_string(tess_json_get(tess_json_root(doc), "model_type"), NULL);
+    tess_status st =
+        type ? TESS_FAIL(TESS_UNSUPPORTED,
+                         "%s: model_type: expected clip or siglip with their vision_config and "
+                         "text_config, bert or xlm-roberta, found \"%.60s\"",
+                         path, type)
+             : TESS_FAIL(TESS_FORMAT, "%s: expected an object with model_type", path);
+    tess_json_free(doc);
+    return st;
+}
+
+tess_status tess__family_none(const char *dir)
+{
+    if (!tess_path_is_dir(dir)) {
+        return TESS_FAIL(TESS_IO,
+                         "%s: expected a directory with open_clip_config.json, config.json or "
+                         "modules.json, found %s",
+                         dir, tess_path_exists(dir) ? "a file" : "nothing");
+    }
+    char *path = tess_format("%s/config.json", dir);
+    tess_status st = path ? TESS_OK : TESS_NOMEM;
+    if (st == TESS_OK && tess_path_exists(path)) {
+        st = refuse_config(path);
+    } else if (st == TESS_OK) {
+        st = TESS_FAIL(TESS_IO,
+                       "%s: no model here: expected open_clip_config.json, config.json or "
+                       "modules.json",
+                       dir);
+    }
+    tess_free(path);
+    return st;
+}
+
 /* ---- weights ------------------------------------------------------------------------------- */
 
 static bool is_pickle(const char *name)

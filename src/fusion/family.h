@@ -29,6 +29,8 @@ typedef struct tess_family {
 
 /* The family of a directory: the first whose config and weights are there. */
 TESS_MUST_USE tess_status tess__family_find(const char *dir, const tess_family **out);
+/* Why no model of any kind is here, for a directory without open_clip_config.json. */
+TESS_MUST_USE tess_status tess__family_none(const char *dir);
 /* By its short name ("openclip", "hf"); NULL: none. */
 const tess_family *tess__family_named(const char *name);
 /* Opens the directory's weights under one of the family's names, whole or in shards; pickles are

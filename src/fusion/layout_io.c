@@ -74,7 +74,7 @@ static void check_part(loading *l, const param *p, const tess_layout_rule *rule)
     if (!tess__layout_shape(rule, &p->shape, &shape) || !same_shape(&t->shape, &shape)) {
         tess__misfits_add_shape(&l->wrong, name, &t->shape, &shape);
     } else if (!tess__floats_dtype(t->dtype)) {
-        tess__misfits_add(&l->wrong, "no float type in", name);
+        tess__misfits_add_type(&l->wrong, name, t->dtype);
     }
 }
 

@@ -459,7 +459,10 @@ tess_status tess__model_open_config(const char *dir, tess_precision precision, t
     }
     char *config = tess_format("%s/" CONFIG_FILE, dir);
     tess_model *m = NULL;
-    const tess_status st = config ? make(config, NULL, precision, &m) : TESS_NOMEM;
+    tess_status st = config ? TESS_OK : TESS_NOMEM;
+    if (st == TESS_OK) {
+        st = tess_path_exists(config) ? make(config, NULL, precision, &m) : tess__family_none(dir);
+    }
     tess_free(config);
     if (st) {
         tess_model_free(m);

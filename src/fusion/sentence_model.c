@@ -15,26 +15,26 @@ bool tess_model_has_image(const tess_model *m)
 
 /* ---- weights ------------------------------------------------------------------------------- */
 
-/* Whole or in shards; pickles are refused with the line that converts them. */
-static tess_status open_tensors(const char *dir, const char *folder, tess_tensors **out)
+/* Whole or in shards, and the file's path; pickles are refused with the line that converts them. */
+static tess_status open_tensors(const char *dir, const char *folder, tess_arena *arena,
+                                const char **path, tess_tensors **out)
 {
     static const tess_family files = {
         .name = "sentence", .config = "config.json", .weights = {"model.safetensors"}};
-    tess_arena arena = {0};
-    const char *opened,
-        *path = tess_arena_format(&arena, "%s%s%s", dir, *folder ? "/" : "", folder);
+    const char *place = tess_arena_format(arena, "%s%s%s", dir, *folder ? "/" : "", folder);
     *out = NULL;
-    tess_status st = path ? tess__family_weights(&files, path, &arena, &opened, out) : TESS_NOMEM;
-    tess_arena_deinit(&arena);
-    return st;
+    return place ? tess__family_weights(&files, place, arena, path, out) : TESS_NOMEM;
 }
 
-static tess_status join_heads(const tess_sentence_config *c, const char *dir, tess_tensors *t)
+static tess_status join_heads(const tess_sentence_config *c, const char *dir, tess_arena *arena,
+                              tess_tensors *t)
 {
+    const char *path;
     for (int64_t i = 0; i < c->bert.n_heads; i++) {
         tess_tensors *head = NULL;
         char *prefix = tess_format("%s/", c->folders[i]);
-        tess_status st = prefix ? open_tensors(dir, c->folders[i], &head) : TESS_NOMEM;
+        tess_status st =
+            prefix ? open_tensors(dir, c->folders[i], arena, &path, &head) : TESS_NOMEM;
         st = st ? st : tess_tensors_join(t, head, prefix);
         tess_free(prefix);
         if (st) {
@@ -87,8 +87,9 @@ static tess_status load_weights(tess_model *m, const char *dir)
 {
     const tess_sentence_config *c = m->config.sentence;
     tess_tensors *t = NULL;
-    TESS_TRY(open_tensors(dir, c->encoder, &t));
-    tess_status st = join_heads(c, dir, t);
+    const char *path;
+    TESS_TRY(open_tensors(dir, c->encoder, &m->arena, &path, &t));
+    tess_status st = join_heads(c, dir, &m->arena, t);
     if (st == TESS_OK) {
         const char *prefix = find_prefix(t);
         tess_layout l = tess__layout_bert("", prefix, has_old_norms(t, prefix));
@@ -96,7 +97,7 @@ static tess_status load_weights(tess_model *m, const char *dir)
         st = st ? st : tess__layout_load(&l, m->store, "param", t, NULL);
     }
     tess_tensors_free(t);
-    return st ? tess_error_prefix(st, "%s", dir) : TESS_OK;
+    return st ? tess_error_prefix(st, "%s", path) : TESS_OK;
 }
 
 /* ---- the tokenizer ------------------------------------------------------------------------- */
@@ -121,7 +122,7 @@ static tess_status check_tokenizer(const tess_model *m, const char *dir)
 static tess_status open_tokenizer(tess_model *m, const char *dir)
 {
     const tess_sentence_config *c = m->config.sentence;
-    char *path = tess_format("%s/%s", dir, c->encoder);
+    char *path = tess_format("%s%s%s", dir, *c->encoder ? "/" : "", c->encoder);
     tess_status st = path ? tess_tokenizer_open_dir(path, NULL, &m->tokenizer) : TESS_NOMEM;
     tess_free(path);
     return st ? st : check_tokenizer(m, dir);

@@ -5,16 +5,19 @@
 
 #include <string.h>
 
-#define MAX_LISTED 1500 /* bytes */
+#define MAX_LISTED      1500 /* bytes */
+#define MAX_LISTED_NAME 300
 
 void tess__misfits_add(tess_misfits *m, const char *what, const char *name)
 {
+    size_t n = strlen(name);
     m->n++;
-    if (m->list.n_bytes + strlen(name) > MAX_LISTED) {
+    n = n < MAX_LISTED_NAME ? n : MAX_LISTED_NAME;
+    if (m->list.n_bytes + n > MAX_LISTED) {
         m->n_left_out++;
         return;
     }
-    tess_buf_addf(&m->list, "%s%s %s", m->list.n_bytes ? ", " : "", what, name);
+    tess_buf_addf(&m->list, "%s%s %.*s", m->list.n_bytes ? ", " : "", what, (int)n, name);
 }
 
 static bool is_transposed(const tess_shape *a, const tess_shape *b)
@@ -33,6 +36,14 @@ void tess__misfits_add_shape(tess_misfits *m, const char *name, const tess_shape
     tess_buf_adds(&text, ")");
     tess__misfits_add(m, is_transposed(found, expected) ? "transposed" : "misshapen",
                       text.data ? text.data : name);
+    tess_buf_deinit(&text);
+}
+
+void tess__misfits_add_type(tess_misfits *m, const char *name, const char *dtype)
+{
+    tess_buf text = {0};
+    tess_buf_addf(&text, "%.*s (%.20s)", MAX_LISTED_NAME - 32, name, dtype);
+    tess__misfits_add(m, "no float type in", text.data ? text.data : name);
     tess_buf_deinit(&text);
 }
 

@@ -15,6 +15,8 @@ void tess__misfits_add(tess_misfits *m, const char *what, const char *name);
  * places. */
 void tess__misfits_add_shape(tess_misfits *m, const char *name, const tess_shape *found,
                              const tess_shape *expected);
+/* "no float type in name (F64)" */
+void tess__misfits_add_type(tess_misfits *m, const char *name, const char *dtype);
 /* TESS_FORMAT "weights do not fit the model: ..."; TESS_OK when there are none. */
 TESS_MUST_USE tess_status tess__misfits_check(const tess_misfits *m);
 void tess__misfits_deinit(tess_misfits *m);

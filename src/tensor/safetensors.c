@@ -12,6 +12,7 @@
 
 #define MAX_HEADER_BYTES 100000000u
 #define MAX_TENSORS      1000000u
+#define MAX_VALUES       (8 * MAX_TENSORS) /* of JSON, each some 40 bytes once it is read */
 
 struct tess_tensors {
     tess_bytes map; /* owned when mapped */
@@ -164,6 +165,20 @@ static tess_status read_entries(tess_tensors *t, const tess_json *root, tess_byt
     return check_tiling(t, data);
 }
 
+/* All values but the first of a list or an object come behind a comma. */
+static tess_status check_values(const char *header, size_t n)
+{
+    size_t n_values = 0;
+    for (size_t i = 0; i < n; i++) {
+        n_values += header[i] == ',';
+    }
+    if (n_values > MAX_VALUES) {
+        return TESS_FAIL(TESS_FORMAT, "a header of %zu bytes with %zu values: at most %u are read",
+                         n, n_values, MAX_VALUES);
+    }
+    return TESS_OK;
+}
+
 static tess_status parse(tess_tensors *t)
 {
     uint64_t header;
@@ -181,6 +196,7 @@ static tess_status parse(tess_tensors *t)
             "%llu in a file of %zu bytes",
             MAX_HEADER_BYTES, (unsigned long long)header, t->map.n_bytes);
     }
+    TESS_TRY(check_values((const char *)t->map.data + 8, (size_t)header));
     TESS_TRY(tess_json_parse((const char *)t->map.data + 8, (size_t)header, "header", &t->doc));
     const tess_json *root = tess_json_root(t->doc);
     if (tess_json_kind_of(root) != TESS_JSON_OBJECT) {

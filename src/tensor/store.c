@@ -331,7 +331,7 @@ static void check_entry(const entry *e, const char *name, const tess_tensor *t, 
     } else if (!tess_shape_equal(&t->shape, &e->shape)) {
         tess__misfits_add_shape(m, name, &t->shape, &e->shape);
     } else if (!tess__floats_dtype(t->dtype)) {
-        tess__misfits_add(m, "no float type in", name);
+        tess__misfits_add_type(m, name, t->dtype);
     }
 }
 

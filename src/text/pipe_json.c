@@ -449,7 +449,11 @@ static tess_status read_post(tess_tokenizer *t, const tess_json *v, int depth)
     }
     const char *type = type_of(v);
     const tess_json *members = tess_json_get(v, "processors");
-    if (strcmp(type, "Sequence") == 0 && depth < 4) {
+    if (strcmp(type, "Sequence") == 0) {
+        if (tess_json_kind_of(members) != TESS_JSON_ARRAY || depth >= 4) {
+            return TESS_FAIL(TESS_FORMAT, "post_processor Sequence: expected a list processors, "
+                                          "not nested deeply");
+        }
         for (size_t i = 0; i < tess_json_count(members); i++) {
             TESS_TRY(read_post(t, tess_json_at(members, i), depth + 1));
         }

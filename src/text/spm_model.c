@@ -9,6 +9,7 @@
 #include "text/proto.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <string.h>
 
 enum { MAX_PIECE_BYTES = 8000, MAX_PIECES = 1 << 24 };
@@ -83,7 +84,10 @@ static tess_status read_piece_field(tess__piece *piece, const tess__proto_field 
     case 2:
         TESS_TRY(tess__proto_expect(f, TESS__WIRE_FIXED32, "a piece's score"));
         piece->score = tess__proto_float(f);
-        return TESS_OK;
+        return isfinite(piece->score)
+                   ? TESS_OK
+                   : TESS_FAIL(TESS_FORMAT, "a piece at byte %zu has a score that is not finite",
+                               f->at);
     case 3:
         TESS_TRY(tess__proto_expect(f, TESS__WIRE_VARINT, "a piece's type"));
         if (f->value < TESS__PIECE_NORMAL || f->value > TESS__PIECE_BYTE) {

@@ -197,6 +197,7 @@ static void refused_features(void **state)
     refuse_with("\x0a\x05\x0a\x01z\x18\x02", 7, TESS_FORMAT, "both the unknown piece");
     refuse_with("\x0a\x05\x0a\x01z\x18\x06", 7, TESS_FORMAT, "type BYTE");
     refuse_with("\x1a\x03\x12\x01x", 5, TESS_FORMAT, "normalisation rules");
+    refuse_with("\x0a\x08\x0a\x01z\x15\0\0\xc0\x7f", 10, TESS_FORMAT, "not finite");
     refuse_with("\x0b", 1, TESS_FORMAT, "wire type 3");
 }
 
