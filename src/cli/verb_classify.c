@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera classify: pictures sorted into classes that are only named. */
 #include "cli/query.h"
+#include "cli/rows.h"
 #include "cli/verbs.h"
 
 #include "tessera/train.h"
@@ -15,12 +16,7 @@ typedef struct classify_values {
 } classify_values;
 
 static const cli_option classify_options[] = {
-    {.name = "model",
-     .short_name = 'm',
-     .kind = CLI_PATH,
-     CLI_AT(classify_values, model),
-     .value = "DIR",
-     .help = "Model directory"},
+    CLI_MODEL(classify_values),
     CLI_ADAPTER(classify_values, adapters),
     {.name = "classes",
      .short_name = 'c',

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera dataset check: reads every sample and says what is there and what is wrong. */
+#include "cli/rows.h"
 #include "cli/verbs.h"
 
 #include "tessera/train.h"
@@ -9,12 +10,7 @@ typedef struct check_values {
 } check_values;
 
 static const cli_option check_options[] = {
-    {.name = "dataset-type",
-     .kind = CLI_CHOICE,
-     .choices = "auto|webdataset|csv|jsonl|folder|xtd10|crossmodal3600",
-     .fallback = "auto",
-     CLI_AT(check_values, dataset_type),
-     .help = "What the sources are"},
+    CLI_DATASET_TYPE(check_values),
     {.name = "caption-key",
      .kind = CLI_STRING,
      CLI_AT(check_values, caption_key),

@@ -8,6 +8,7 @@
 #include "cli/precision.h"
 #include "cli/progress.h"
 #include "cli/query.h"
+#include "cli/rows.h"
 #include "cli/verbs.h"
 
 #include "tessera/train.h"
@@ -22,12 +23,7 @@ typedef struct embed_values {
 } embed_values;
 
 static const cli_option embed_options[] = {
-    {.name = "model",
-     .short_name = 'm',
-     .kind = CLI_PATH,
-     CLI_AT(embed_values, model),
-     .value = "DIR",
-     .help = "Model directory"},
+    CLI_MODEL(embed_values),
     CLI_ADAPTER(embed_values, adapters),
     {.name = "text",
      .short_name = 't',
@@ -45,28 +41,13 @@ static const cli_option embed_options[] = {
      CLI_AT(embed_values, data),
      .value = "SOURCES",
      .help = "Embed every picture of these"},
-    {.name = "dataset-type",
-     .kind = CLI_CHOICE,
-     .choices = "auto|webdataset|csv|jsonl|folder|xtd10|crossmodal3600",
-     .fallback = "auto",
-     CLI_AT(embed_values, dataset_type),
-     .help = "What the sources are"},
+    CLI_DATASET_TYPE(embed_values),
     {.name = "texts",
      .kind = CLI_PATH,
      CLI_AT(embed_values, texts),
      .value = "FILE",
      .help = "Embed every text of this: JSON lines, CSV or TSV"},
-    {.name = "text-key",
-     .kind = CLI_STRING,
-     .fallback = "text",
-     CLI_AT(embed_values, text_key),
-     .value = "KEY",
-     .help = "The field or column of the text"},
-    {.name = "id-key",
-     .kind = CLI_STRING,
-     CLI_AT(embed_values, id_key),
-     .value = "KEY",
-     .help = "The field or column of its key; default: key, else id, else the line's number"},
+    CLI_TEXT_KEYS(embed_values),
     {.name = "prompt",
      .kind = CLI_STRING,
      CLI_AT(embed_values, prompt),
@@ -78,15 +59,7 @@ static const cli_option embed_options[] = {
      CLI_AT(embed_values, out),
      .value = "DIR",
      .help = "Directory for the vectors of --data or --texts"},
-    {.name = "workers",
-     .short_name = 'j',
-     .kind = CLI_INT,
-     .fallback = "1",
-     .min = 0,
-     .max = 1024,
-     CLI_AT(embed_values, workers),
-     .value = "N",
-     .help = "Loader threads"},
+    CLI_WORKERS(embed_values, "Loader threads"),
     CLI_PRECISION(embed_values),
 };
 

@@ -2,6 +2,7 @@
 /* tessera eval: retrieval of a data set's pictures by its captions, per language, and the tasks of
  * CLIP_benchmark. */
 #include "cli/query.h"
+#include "cli/rows.h"
 #include "cli/eval_task.h"
 
 #include <string.h>
@@ -9,12 +10,7 @@
 #define TASKS "Tasks"
 
 static const cli_option eval_options[] = {
-    {.name = "model",
-     .short_name = 'm',
-     .kind = CLI_PATH,
-     CLI_AT(eval_values, model),
-     .value = "DIR",
-     .help = "Model directory"},
+    CLI_MODEL(eval_values),
     CLI_ADAPTER(eval_values, adapters),
     {.name = "val-data",
      .kind = CLI_PATH,
@@ -28,12 +24,7 @@ static const cli_option eval_options[] = {
      .fallback = "languages",
      CLI_AT(eval_values, task),
      .help = "languages: a report by language; the others: CLIP_benchmark's tasks and rows"},
-    {.name = "dataset-type",
-     .kind = CLI_CHOICE,
-     .choices = "auto|webdataset|csv|jsonl|folder|xtd10|crossmodal3600",
-     .fallback = "auto",
-     CLI_AT(eval_values, dataset_type),
-     .help = "What the sources are"},
+    CLI_DATASET_TYPE(eval_values),
     {.name = "val-caption-key",
      .kind = CLI_STRING,
      .fallback = "captions_test|captions|txt|caption",
@@ -54,15 +45,7 @@ static const cli_option eval_options[] = {
      CLI_AT(eval_values, min_captions),
      .value = "N",
      .help = "Languages with fewer are left out of the means"},
-    {.name = "workers",
-     .short_name = 'j',
-     .kind = CLI_INT,
-     .fallback = "1",
-     .min = 0,
-     .max = 1024,
-     CLI_AT(eval_values, workers),
-     .value = "N",
-     .help = "Loader threads"},
+    CLI_WORKERS(eval_values, "Loader threads"),
     {.name = "split",
      .kind = CLI_STRING,
      CLI_AT(eval_values, split),

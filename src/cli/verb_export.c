@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera export onnx: a model as ONNX files, under the names of those who read them. */
 #include "cli/query.h"
+#include "cli/rows.h"
 #include "cli/verbs.h"
 
 #include <string.h>
@@ -14,12 +15,7 @@ typedef struct export_values {
 } export_values;
 
 static const cli_option export_options[] = {
-    {.name = "model",
-     .short_name = 'm',
-     .kind = CLI_PATH,
-     CLI_AT(export_values, model),
-     .value = "DIR",
-     .help = "Model directory"},
+    CLI_MODEL(export_values),
     CLI_ADAPTER(export_values, adapters),
     {.name = "out",
      .short_name = 'o',

@@ -3,6 +3,7 @@
 #include "cli/precision.h"
 #include "cli/progress.h"
 #include "cli/query.h"
+#include "cli/rows.h"
 #include "cli/verbs.h"
 
 #include "tessera/index.h"
@@ -20,12 +21,7 @@ typedef struct build_values {
 } build_values;
 
 static const cli_option build_options[] = {
-    {.name = "model",
-     .short_name = 'm',
-     .kind = CLI_PATH,
-     CLI_AT(build_values, model),
-     .value = "DIR",
-     .help = "Model directory"},
+    CLI_MODEL(build_values),
     CLI_ADAPTER(build_values, adapters),
     {.name = "data",
      .short_name = 'd',
@@ -33,12 +29,7 @@ static const cli_option build_options[] = {
      CLI_AT(build_values, data),
      .value = "SOURCES",
      .help = "WebDataset shards, a CSV, TSV or JSONL file, or a folder of pictures"},
-    {.name = "dataset-type",
-     .kind = CLI_CHOICE,
-     .choices = "auto|webdataset|csv|jsonl|folder|xtd10|crossmodal3600",
-     .fallback = "auto",
-     CLI_AT(build_values, dataset_type),
-     .help = "What the sources are"},
+    CLI_DATASET_TYPE(build_values),
     {.name = "caption-key",
      .kind = CLI_STRING,
      CLI_AT(build_values, caption_key),
@@ -50,17 +41,7 @@ static const cli_option build_options[] = {
      CLI_AT(build_values, text),
      .value = "FILE",
      .help = "Texts to index instead of pictures: JSON lines, CSV or TSV"},
-    {.name = "text-key",
-     .kind = CLI_STRING,
-     .fallback = "text",
-     CLI_AT(build_values, text_key),
-     .value = "KEY",
-     .help = "The field or column of the text"},
-    {.name = "id-key",
-     .kind = CLI_STRING,
-     CLI_AT(build_values, id_key),
-     .value = "KEY",
-     .help = "The field or column of its key; default: key, else id, else the line's number"},
+    CLI_TEXT_KEYS(build_values),
     {.name = "out",
      .short_name = 'o',
      .kind = CLI_PATH,
@@ -76,15 +57,7 @@ static const cli_option build_options[] = {
     {.name = "replace",
      CLI_AT(build_values, replace),
      .help = "Take the place of an index that is there"},
-    {.name = "workers",
-     .short_name = 'j',
-     .kind = CLI_INT,
-     .fallback = "1",
-     .min = 0,
-     .max = 1024,
-     CLI_AT(build_values, workers),
-     .value = "N",
-     .help = "Loader threads"},
+    CLI_WORKERS(build_values, "Loader threads"),
     CLI_PRECISION(build_values),
 };
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera lora merge: a model and its adapters made into one model directory. */
 #include "cli/query.h"
+#include "cli/rows.h"
 #include "cli/verbs.h"
 
 typedef struct merge_values {
@@ -9,12 +10,7 @@ typedef struct merge_values {
 } merge_values;
 
 static const cli_option merge_options[] = {
-    {.name = "model",
-     .short_name = 'm',
-     .kind = CLI_PATH,
-     CLI_AT(merge_values, model),
-     .value = "DIR",
-     .help = "Model directory"},
+    CLI_MODEL(merge_values),
     CLI_ADAPTER(merge_values, adapters),
     {.name = "out",
      .short_name = 'o',

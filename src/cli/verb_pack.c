@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera pack: a model's weights in the form that inference reads, beside the model. */
 #include "cli/precision.h"
+#include "cli/rows.h"
 #include "cli/verbs.h"
 
 typedef struct pack_values {
@@ -9,12 +10,7 @@ typedef struct pack_values {
 } pack_values;
 
 static const cli_option pack_options[] = {
-    {.name = "model",
-     .short_name = 'm',
-     .kind = CLI_PATH,
-     CLI_AT(pack_values, model),
-     .value = "DIR",
-     .help = "Model directory"},
+    CLI_MODEL(pack_values),
     {.name = "precision",
      .kind = CLI_CHOICE,
      .choices = "auto|f32|bf16|int8",

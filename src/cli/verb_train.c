@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera train: OpenCLIP's flags where they exist, on top of tess_train. */
 #include "cli/progress.h"
+#include "cli/rows.h"
 #include "cli/verbs.h"
 
 #include "tessera/train.h"
@@ -40,13 +41,7 @@ static const cli_option train_options[] = {
      .value = "SOURCES",
      .help = "WebDataset shards (brace ranges, joined with ::), a CSV, TSV or JSONL file, or a "
              "folder of pictures"},
-    {.name = "dataset-type",
-     .kind = CLI_CHOICE,
-     .choices = "auto|webdataset|csv|jsonl|folder|xtd10|crossmodal3600",
-     .fallback = "auto",
-     AT(dataset_type),
-     DATA,
-     .help = "What the sources are"},
+    CLI_DATASET_TYPE(train_values, DATA),
     {.name = "caption-key",
      .kind = CLI_STRING,
      AT(caption_key),
@@ -91,16 +86,7 @@ static const cli_option train_options[] = {
      DATA,
      .value = "T",
      .help = "1: languages as frequent as in the data; higher lifts rare ones; 1e9: all alike"},
-    {.name = "workers",
-     .short_name = 'j',
-     .kind = CLI_INT,
-     .fallback = "1",
-     .min = 0,
-     .max = 1024,
-     AT(workers),
-     DATA,
-     .value = "N",
-     .help = "Loader threads; they never change a batch"},
+    CLI_WORKERS(train_values, "Loader threads; they never change a batch", DATA),
     {.name = "cache-size",
      .kind = CLI_INT,
      .fallback = "0",
