@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera classify: pictures sorted into classes that are only named. */
 #include "cli/query.h"
-#include "cli/rows.h"
+#include "cli/common_rows.h"
 #include "cli/verbs.h"
 
 #include "tessera/train.h"

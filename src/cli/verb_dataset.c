@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera dataset check: reads every sample and says what is there and what is wrong. */
-#include "cli/rows.h"
+#include "cli/common_rows.h"
 #include "cli/verbs.h"
 
 #include "tessera/train.h"

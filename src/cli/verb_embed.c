@@ -8,7 +8,7 @@
 #include "cli/precision.h"
 #include "cli/progress.h"
 #include "cli/query.h"
-#include "cli/rows.h"
+#include "cli/common_rows.h"
 #include "cli/verbs.h"
 
 #include "tessera/train.h"

@@ -2,7 +2,7 @@
 /* tessera eval: retrieval of a data set's pictures by its captions, per language, and the tasks of
  * CLIP_benchmark. */
 #include "cli/query.h"
-#include "cli/rows.h"
+#include "cli/common_rows.h"
 #include "cli/eval_task.h"
 
 #include <string.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera lora merge: a model and its adapters made into one model directory. */
 #include "cli/query.h"
-#include "cli/rows.h"
+#include "cli/common_rows.h"
 #include "cli/verbs.h"
 
 typedef struct merge_values {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera pack: a model's weights in the form that inference reads, beside the model. */
 #include "cli/precision.h"
-#include "cli/rows.h"
+#include "cli/common_rows.h"
 #include "cli/verbs.h"
 
 typedef struct pack_values {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera train: OpenCLIP's flags where they exist, on top of tess_train. */
 #include "cli/progress.h"
-#include "cli/rows.h"
+#include "cli/common_rows.h"
 #include "cli/verbs.h"
 
 #include "tessera/train.h"

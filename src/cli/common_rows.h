@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rows that several verbs have.  `values` is the verb's struct, with a field of the row's name;
  * what follows is added to the row. */
-#ifndef TESSERA_CLI_ROWS_H
-#define TESSERA_CLI_ROWS_H
+#ifndef TESSERA_CLI_COMMON_ROWS_H
+#define TESSERA_CLI_COMMON_ROWS_H
 
 #include "cli/option.h"
 
