@@ -17,23 +17,9 @@ typedef struct names {
     char *dataset, *model, *pretrained;
 } names;
 
-typedef struct bar {
-    cli_progress progress;
-    bool begun, quiet, color;
-} bar;
-
 static void show(void *ctx, int64_t n_done, int64_t n_total)
 {
-    bar *b = ctx;
-    if (!b->begun || b->progress.total != n_total || n_done < b->progress.n_done) {
-        if (b->begun) {
-            cli_progress_end(&b->progress);
-        }
-        b->progress = (cli_progress){.label = "embed", .unit = "img", .total = n_total};
-        cli_progress_begin(&b->progress, cli_term_of(stderr, b->color), b->quiet, 0);
-        b->begun = true;
-    }
-    cli_progress_update(&b->progress, n_done, "");
+    cli_progress_follow(ctx, n_done, n_total);
 }
 
 /* ---- names --------------------------------------------------------------------------------- */
@@ -204,9 +190,7 @@ static tess_status run_with(cli_command *cmd, tess_model *m, const tess_task_opt
     names n = {0};
     tess_status st = find_names(v, m, &n);
     st = st ? st : tess_task_run(m, o, &r);
-    if (((bar *)o->ctx)->begun) {
-        cli_progress_end(&((bar *)o->ctx)->progress);
-    }
+    cli_progress_end(o->ctx);
     if (st == TESS_OK) {
         report_left_out(&r);
     }
@@ -223,7 +207,7 @@ tess_status cli_eval_task(cli_command *cmd)
 {
     const eval_values *v = cmd->values;
     int64_t ks[RECALL_K_MAX];
-    bar b = {.quiet = cmd->common.quiet, .color = cmd->common.color};
+    cli_progress bar = cli_progress_new(&cmd->common, "embed", "img");
     tess_task_options o = {
         .task = v->task,
         .data = v->data,
@@ -245,7 +229,7 @@ tess_status cli_eval_task(cli_command *cmd)
         .max_captions = v->max_captions,
         .workers = (int)v->workers,
         .on_progress = show,
-        .ctx = &b,
+        .ctx = &bar,
     };
     TESS_TRY(parse_ks(cmd, v->recall_k, ks, &o.n_recall_k));
     tess_model *m = NULL;

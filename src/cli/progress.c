@@ -111,17 +111,26 @@ static void log_line(cli_progress *p, double now)
     p->shown_s = now;
 }
 
-void cli_progress_begin(cli_progress *p, cli_term term, bool quiet, int64_t n_at_start)
+cli_progress cli_progress_new(const cli_common *c, const char *label, const char *unit)
 {
-    p->term = term;
-    p->quiet = quiet;
+    return (cli_progress){
+        .label = label, .unit = unit, .term = cli_term_of(stderr, c->color), .quiet = c->quiet};
+}
+
+bool cli_progress_begun(const cli_progress *p)
+{
+    return p->start_s > 0;
+}
+
+void cli_progress_begin(cli_progress *p, int64_t n_at_start)
+{
     p->start_s = p->mark_s = p->shown_s = tess_seconds();
     p->n_done = p->n_at_start = p->n_at_mark = n_at_start;
     p->rate = 0;
     if (p->log_every_s <= 0) {
         p->log_every_s = 10;
     }
-    if (term.tty && !quiet) {
+    if (p->term.tty && !p->quiet) {
         pthread_mutex_lock(&bar_lock);
         bar = p;
         draw(p, p->start_s);
@@ -160,9 +169,22 @@ void cli_progress_update(cli_progress *p, int64_t n_done, const char *note)
     }
 }
 
+void cli_progress_follow(cli_progress *p, int64_t n_done, int64_t n_total)
+{
+    if (!cli_progress_begun(p) || p->total != n_total || n_done < p->n_done) {
+        cli_progress_end(p);
+        p->total = n_total;
+        cli_progress_begin(p, 0);
+    }
+    cli_progress_update(p, n_done, "");
+}
+
 /* The last line gives the mean rate of the whole. */
 void cli_progress_end(cli_progress *p)
 {
+    if (!cli_progress_begun(p)) {
+        return;
+    }
     double now = tess_seconds(), span = now - p->start_s;
     pthread_mutex_lock(&bar_lock);
     bool was_up = bar == p;

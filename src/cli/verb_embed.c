@@ -106,7 +106,7 @@ typedef struct dump {
     tess_buf vectors, rows;
     int64_t dim, n;
     cli_progress progress;
-    bool begun, quiet, color, texts;
+    bool texts;
 } dump;
 
 static tess_status add_row(void *ctx, const tess_dataset *ds, const tess_sample *s,
@@ -151,13 +151,7 @@ static tess_status add_text(void *ctx, const char *key, const char *text, const 
 static void show(void *ctx, int64_t n_done, int64_t n_total)
 {
     dump *d = ctx;
-    if (!d->begun) {
-        d->progress =
-            (cli_progress){.label = "embed", .unit = d->texts ? "B" : "img", .total = n_total};
-        cli_progress_begin(&d->progress, cli_term_of(stderr, d->color), d->quiet, 0);
-        d->begun = true;
-    }
-    cli_progress_update(&d->progress, n_done, "");
+    cli_progress_follow(&d->progress, n_done, n_total);
 }
 
 /* NumPy's format 1.0: magic, version, header length, a Python literal padded to 64 bytes. */
@@ -222,8 +216,7 @@ static tess_status embed_corpus(cli_command *cmd, tess_model *m)
 {
     const embed_values *v = cmd->values;
     dump d = {.dim = tess_model_embed_dim(m),
-              .quiet = cmd->common.quiet,
-              .color = cmd->common.color,
+              .progress = cli_progress_new(&cmd->common, "embed", v->texts ? "B" : "img"),
               .texts = v->texts != NULL};
     tess_corpus_report r = {0};
     tess_corpus_options o = {.data = v->data,
@@ -234,9 +227,7 @@ static tess_status embed_corpus(cli_command *cmd, tess_model *m)
         .path = v->texts, .text_key = v->text_key, .id_key = v->id_key, .on_progress = show};
     tess_status st = v->texts ? tess_text_corpus_embed(m, &texts, add_text, &d, &r)
                               : tess_corpus_embed(m, &o, add_row, &d, &r);
-    if (d.begun) {
-        cli_progress_end(&d.progress);
-    }
+    cli_progress_end(&d.progress);
     st = st ? st : write_dump(v->out, &d);
     st = st ? st : print_dumped(v->out, &r, cmd->common.json);
     tess_corpus_report_deinit(&r);

@@ -65,7 +65,6 @@ typedef struct build {
     tess_index_builder *builder;
     tess_buf captions;
     cli_progress progress;
-    bool begun, quiet, color, texts;
 } build;
 
 /* {"language": "text", ...}; several texts of one language become an array. */
@@ -138,13 +137,7 @@ static tess_status add_text(void *ctx, const char *key, const char *text, const 
 static void show(void *ctx, int64_t n_done, int64_t n_total)
 {
     build *b = ctx;
-    if (!b->begun) {
-        b->progress =
-            (cli_progress){.label = "embed", .unit = b->texts ? "B" : "img", .total = n_total};
-        cli_progress_begin(&b->progress, cli_term_of(stderr, b->color), b->quiet, 0);
-        b->begun = true;
-    }
-    cli_progress_update(&b->progress, n_done, "");
+    cli_progress_follow(&b->progress, n_done, n_total);
 }
 
 static tess_status print_built(const cli_command *cmd, const tess_corpus_report *r)
@@ -235,9 +228,7 @@ static tess_status build_index(cli_command *cmd, tess_model *m, build *b)
     TESS_TRY(st);
     tess_corpus_report r = {0};
     st = v->text ? embed_texts(v, m, b, &r) : embed_pictures(v, m, b, &r);
-    if (b->begun) {
-        cli_progress_end(&b->progress);
-    }
+    cli_progress_end(&b->progress);
     if (st) {
         tess_index_builder_abort(b->builder);
         return st;
@@ -255,7 +246,7 @@ static tess_status run_build(cli_command *cmd)
         return cli_usage_error(cmd, "index build needs --model, --out, and --data or --text");
     }
     tess_model *m = NULL;
-    build b = {.quiet = cmd->common.quiet, .color = cmd->common.color, .texts = v->text != NULL};
+    build b = {.progress = cli_progress_new(&cmd->common, "embed", v->text ? "B" : "img")};
     tess_compute_threads(0);
     tess_status st = cli_open_model(v->model, &v->adapters, cli_precision_of(v->precision), &m);
     st = st ? st : build_index(cmd, m, &b);

@@ -463,28 +463,20 @@ static const cli_option train_options[] = {
     {.name = "profile", AT(profile), RUN, .help = "Print time by operator at the end"},
 };
 
-typedef struct bar {
-    cli_progress progress;
-    bool begun, quiet, color;
-} bar;
-
 static void show(void *ctx, const tess_train_progress *p)
 {
-    bar *b = ctx;
+    cli_progress *bar = ctx;
     char note[96];
     snprintf(note, sizeof note, "loss %.4f lr %.2e step %lld", p->loss, p->lr, (long long)p->step);
     int64_t per_step = p->step > 0 ? p->n_samples / p->step : 0;
     int64_t total = p->total_steps > 0 ? p->total_steps * per_step
                     : p->elapsed > 0   ? (int64_t)((double)p->n_samples * p->budget / p->elapsed)
                                        : 0;
-    if (!b->begun) {
-        b->progress = (cli_progress){.label = "train", .unit = "img", .total = total};
-        cli_progress_begin(&b->progress, cli_term_of(stderr, b->color), b->quiet,
-                           p->n_samples - per_step);
-        b->begun = true;
+    if (!cli_progress_begun(bar)) {
+        cli_progress_begin(bar, p->n_samples - per_step);
     }
-    b->progress.total = total;
-    cli_progress_update(&b->progress, p->n_samples, note);
+    bar->total = total;
+    cli_progress_update(bar, p->n_samples, note);
 }
 
 /* logs/YYYY_MM_DD-HH_MM_SS-model_X-lr_..-b_..-j_..-p_.., as OpenCLIP names a run. */
@@ -519,7 +511,7 @@ static tess_lora_names names_of(const char *name)
                                            : TESS_LORA_HF;
 }
 
-static tess_train_options options_of(const train_values *v, const char *dir, bar *b)
+static tess_train_options options_of(const train_values *v, const char *dir, cli_progress *bar)
 {
     bool crop = v->aug_scale_min > 0;
     return (tess_train_options){
@@ -583,7 +575,7 @@ static tess_train_options options_of(const train_values *v, const char *dir, bar
         .debug_numerics = v->debug,
         .profile = v->profile,
         .on_progress = show,
-        .ctx = b,
+        .ctx = bar,
     };
 }
 
@@ -635,16 +627,14 @@ static tess_status run_train(cli_command *cmd)
     if (!dir) {
         return TESS_NOMEM;
     }
-    bar b = {.quiet = cmd->common.quiet, .color = cmd->common.color};
-    tess_train_options o = options_of(v, dir, &b);
+    cli_progress bar = cli_progress_new(&cmd->common, "train", "img");
+    tess_train_options o = options_of(v, dir, &bar);
     if (v->distill_text && !cli_given(cmd, "captions-per-image")) {
         o.captions_per_image = 0; /* its own default */
     }
     tess_compute_threads(0);
     tess_status st = tess_train(&o);
-    if (b.begun) {
-        cli_progress_end(&b.progress);
-    }
+    cli_progress_end(&bar);
     return st ? st : print_result(cmd, dir, v->lora_rank > 0);
 }
 

@@ -75,9 +75,12 @@ static void logs_without_a_terminal(void **state)
 {
     (void)state;
     const cli_term no_terminal = {.width = 80};
-    cli_progress p = {.label = "embed", .unit = "img", .total = 100, .log_every_s = 60};
+    cli_progress p = {
+        .label = "embed", .unit = "img", .total = 100, .log_every_s = 60, .term = no_terminal};
     tess_log_set_sink(count_line, NULL, TESS_LOG_INFO);
-    cli_progress_begin(&p, no_terminal, false, 0);
+    cli_progress_end(&p);
+    assert_int_equal(logged.n_lines, 0); /* it never began */
+    cli_progress_begin(&p, 0);
     cli_progress_update(&p, 1, "x");
     assert_int_equal(logged.n_lines, 0);
     p.log_every_s = 0.02; /* now, so that a busy machine's delay before is no line */
@@ -93,9 +96,33 @@ static void logs_without_a_terminal(void **state)
     tess_log_set_sink(NULL, NULL, TESS_LOG_INFO);
 
     logged.n_lines = 0;
-    cli_progress_begin(&p, no_terminal, true, 0);
+    p.quiet = true;
+    cli_progress_begin(&p, 0);
     cli_progress_end(&p);
     assert_int_equal(logged.n_lines, 0);
+}
+
+/* A smaller count or another total is another piece of work: the one before ends with a line. */
+static void test_one_piece_after_another(void **state)
+{
+    (void)state;
+    static const int64_t calls[][3] = {/* done, total, lines so far */
+                                       {1, 4, 0},
+                                       {4, 4, 0},
+                                       {1, 4, 1},
+                                       {4, 4, 1},
+                                       {5, 9, 2}};
+    cli_progress p = {.label = "embed", .unit = "img", .log_every_s = 60, .term = {.width = 80}};
+    logged.n_lines = 0;
+    tess_log_set_sink(count_line, NULL, TESS_LOG_INFO);
+    for (int64_t i = 0; i < TESS_COUNT(calls); i++) {
+        cli_progress_follow(&p, calls[i][0], calls[i][1]);
+        assert_int_equal(logged.n_lines, calls[i][2]);
+    }
+    assert_non_null(strstr(logged.last, "embed 100% 4/4 ["));
+    cli_progress_end(&p);
+    tess_log_set_sink(NULL, NULL, TESS_LOG_INFO);
+    assert_non_null(strstr(logged.last, "5/9 ["));
 }
 
 static void formats_log_lines(void **state)
@@ -129,6 +156,7 @@ int main(void)
         cmocka_unit_test(formats_durations),
         cmocka_unit_test(logs_without_a_terminal),
         cmocka_unit_test(formats_log_lines),
+        cmocka_unit_test(test_one_piece_after_another),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
