@@ -177,36 +177,42 @@ static void test_features(void **state)
     tess_tensors_free(t);
 }
 
-static void test_gradients(void **state)
+static void compare_gradients(const tess_tensors *t, const char *model, int64_t n_params)
 {
-    (void)state;
-    tess_tensors *t;
     batch b;
     passes p;
     double worst = 0;
-    ok(tess_tensors_open(SENTENCE "expected.safetensors", &t));
-    read_batch(t, "bert", &b);
-    tess_model *m = open_model("bert");
+    read_batch(t, model, &b);
+    tess_model *m = open_model(model);
     float *dy = make_dy(b.n * b.width);
     run_passes(m, &b, dy, &p);
-    assert_int_equal(p.n_params, 5 + 2 * 12);
+    assert_int_equal(p.n_params, n_params);
     for (int64_t i = 0; i < p.n_params; i++) {
         char what[128];
         const char *name = tess_value_name(p.g, p.params[i]);
         snprintf(what, sizeof what, "grad.%s", name);
-        const tess_tensor *theirs = find(t, "bert", what);
+        const tess_tensor *theirs = find(t, model, what);
         assert_int_not_equal(p.grads[i], 0);
         const tess_shape s = tess_value_shape(p.g, p.grads[i]);
         assert_true(tess_shape_equal(&s, &theirs->shape));
         double e = error_of(tess_plan_output(p.plan, p.grads[i]), (const float *)theirs->data,
                             tess_shape_count(&s));
-        expect("bert", what, e, TOLERANCE);
+        expect(model, what, e, TOLERANCE);
         worst = e > worst ? e : worst;
     }
-    print_message("bert: gradients: worst relative error %.1e\n", worst);
+    print_message("%s: gradients: worst relative error %.1e\n", model, worst);
     tess_free(dy);
     free_passes(&p);
     tess_model_free(m);
+}
+
+static void test_gradients(void **state)
+{
+    (void)state;
+    tess_tensors *t;
+    ok(tess_tensors_open(SENTENCE "expected.safetensors", &t));
+    compare_gradients(t, "bert", 5 + 2 * 12);
+    compare_gradients(t, "xlmr", 5 + 2 * 12);
     tess_tensors_free(t);
 }
 
