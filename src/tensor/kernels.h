@@ -37,10 +37,12 @@ typedef struct tess_packed_args {
     const int32_t *a_zero; /* (rows) */
     const float *b_scale;  /* (TESS_PANEL) */
     const int32_t *b_sum;  /* (TESS_PANEL), of a column's integers */
-    const void *b, *next;  /* the panel; the one to be fetched meanwhile, or NULL */
-    const float *bias;     /* (cols) or NULL */
-    const void *residual;  /* rows y_row elements apart, or NULL */
-    void *y;               /* rows y_row elements apart */
+    const void *b;         /* the panel */
+    const void *next;      /* to be fetched meanwhile, next_bytes of it, or NULL */
+    int64_t next_bytes;
+    const float *bias;    /* (cols) or NULL */
+    const void *residual; /* rows y_row elements apart, or NULL */
+    void *y;              /* rows y_row elements apart */
     int64_t rows, cols, groups, a_row, y_row;
     tess_unary_kind act;
     void (*unary)(tess_unary_kind k, tess_dtype t, void *y, const void *x, int64_t n); /* or NULL */

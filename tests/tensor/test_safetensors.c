@@ -56,6 +56,7 @@ static tess_status parse(const void *data, size_t n_bytes)
 /* ---- round trip ---------------------------------------------------------------------------- */
 
 static const float floats[6] = {1, -2, 3.5f, 0, 1e-30f, 65504};
+static const uint8_t line[64] = {1, 2};
 static const uint8_t bytes[3] = {7, 8, 9};
 static const uint16_t halves[2] = {0x3c00, 0xc000};
 
@@ -68,21 +69,23 @@ static void test_round_trip(void **state)
         {"h", "F16", {1, {2}}, (const uint8_t *)halves, 4},
         {"a \"quoted\" \xc3\xa9", "F32", {0}, (const uint8_t *)floats, 4},
         {"empty", "F32", {2, {0, 5}}, NULL, 0},
+        {"z.line", "U8", {1, {64}}, line, 64},
     };
-    static const char *const order[] = {"a \"quoted\" \xc3\xa9", "b", "empty", "h", "z.bytes"};
+    static const char *const order[] = {"z.line", "a \"quoted\" \xc3\xa9", "b", "empty", "h",
+                                        "z.bytes"};
     const tess_pair meta[] = {{"step", "12"}};
     tess_tensors *t;
-    assert_int_equal(tess_tensors_save(path, tensors, 5, meta, 1), TESS_OK);
+    assert_int_equal(tess_tensors_save(path, tensors, 6, meta, 1), TESS_OK);
     assert_int_equal(tess_tensors_open(path, &t), TESS_OK);
-    assert_int_equal(tess_tensors_count(t), 5);
+    assert_int_equal(tess_tensors_count(t), 6);
     assert_string_equal(tess_tensors_metadata(t, "step"), "12");
     assert_string_equal(tess_tensors_metadata(t, "format"), "pt");
     assert_null(tess_tensors_metadata(t, "other"));
     assert_null(tess_tensors_find(t, "c"));
     assert_null(tess_tensors_find(t, "__metadata__"));
-    assert_null(tess_tensors_at(t, 5));
+    assert_null(tess_tensors_at(t, 6));
     assert_null(tess_tensors_at(t, -1));
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         const tess_tensor *want = &tensors[i], *have = tess_tensors_find(t, want->name);
         assert_string_equal(tess_tensors_at(t, i)->name, order[i]);
         assert_non_null(have);
@@ -90,7 +93,7 @@ static void test_round_trip(void **state)
         assert_true(tess_shape_equal(&have->shape, &want->shape));
         assert_int_equal(have->n_bytes, want->n_bytes);
         assert_true(want->n_bytes == 0 || memcmp(have->data, want->data, want->n_bytes) == 0);
-        assert_int_equal((uintptr_t)have->data % (i == 1 || i == 3 ? 4 : 1), 0);
+        assert_int_equal((uintptr_t)have->data % (i == 5 ? 64 : i == 1 || i == 3 ? 4 : 1), 0);
     }
     tess_tensors_free(t);
 }

@@ -78,8 +78,8 @@ typedef struct tile {
     const uint32_t *a, *b;
     float *sums; /* rows of PANEL */
     int64_t a_row, groups;
-    const char *next; /* to be fetched meanwhile, `lines` cache lines for each group */
-    int lines;
+    const char *next; /* to be fetched meanwhile, */
+    uint64_t lines;   /* cache lines for each group, times 2^32 */
 } tile;
 
 INLINE void tile_body(const tile *t, const int mr, const int kind)
@@ -94,6 +94,7 @@ INLINE void tile_body(const tile *t, const int mr, const int kind)
     }
     const uint32_t *a = t->a, *b = t->b;
     const char *next = t->next;
+    uint64_t due = 0;
     for (int64_t g = 0; g < t->groups; g++) {
         vu row[NR];
 #pragma GCC unroll 4
@@ -107,7 +108,7 @@ INLINE void tile_body(const tile *t, const int mr, const int kind)
                 acc[i][j] = add_group(acc[i][j], a[i * t->a_row], row[j], kind);
             }
         }
-        for (int l = 0; l < t->lines; l++, next += 64) {
+        for (due += t->lines; due >> 32; due -= 1ull << 32, next += 64) {
             __builtin_prefetch(next, 0, 2);
         }
         a++;
@@ -245,6 +246,16 @@ static void fetch_residual(const tess_packed_args *p, int64_t row, int64_t mr)
     }
 }
 
+/* Tile n of n_tiles fetches its share of the next weights.  Spread over all of them, since a core
+ * waits for a few lines only at a time, and this tile's operands are among them. */
+static void fetch_share(const tess_packed_args *p, int64_t n, int64_t n_tiles, tile *t)
+{
+    const int64_t lines = (p->next_bytes + 63) / 64;
+    const int64_t begin = lines * n / n_tiles, end = lines * (n + 1) / n_tiles;
+    t->next = (const char *)p->next + begin * 64;
+    t->lines = (((uint64_t)(end - begin) << 32) + (uint64_t)p->groups - 1) / (uint64_t)p->groups;
+}
+
 static void packed_panel(const tess_packed_args *p)
 {
     const int kind = p->kind == TESS_I8 ? BYTES : p->kind == TESS_BF16 ? PAIRS : ONES;
@@ -267,10 +278,8 @@ static void packed_panel(const tess_packed_args *p)
                       .sums = sums + j,
                       .a_row = p->a_row,
                       .groups = p->groups};
-            if (p->next && j == 0 && n < 4) { /* a group of a panel is four lines */
-                t.lines = n_tiles >= 4 ? 1 : n_tiles >= 2 ? 2 : 4;
-                t.next = (const char *)p->next + n * t.lines * 64 * p->groups;
-                t.lines = n * t.lines < 4 ? t.lines : 0;
+            if (p->next && j == 0) {
+                fetch_share(p, n, n_tiles, &t);
             }
             tiles[kind][mr - 1](&t);
         }

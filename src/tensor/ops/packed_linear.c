@@ -113,8 +113,8 @@ static void convert_rows(const job *j, int64_t begin, int64_t n)
     }
 }
 
-/* Rows row .. of panel `panel`; `next` is the panel that this thread takes after it, or NULL. */
-static void run_item(const job *j, int64_t panel, int64_t row, const void *next)
+/* Rows row .. of panel `panel`; `next` is fetched meanwhile. */
+static void run_item(const job *j, int64_t panel, int64_t row, tess_bytes next)
 {
     const tess_kernels *k = tess__kernels();
     const tess_packed *w = j->attrs->w;
@@ -128,7 +128,8 @@ static void run_item(const job *j, int64_t panel, int64_t row, const void *next)
         .dtype = y->dtype,
         .a = j->a + (size_t)row * j->conversion.row_bytes,
         .b = (const char *)w->panels + (size_t)(panel * groups * TESS_PANEL) * sizeof(uint32_t),
-        .next = next,
+        .next = next.data,
+        .next_bytes = (int64_t)next.n_bytes,
         .bias = bias ? bias + col : NULL,
         .residual = residual ? tess__at(residual, y->dtype, at) : NULL,
         .y = tess__at_mut(y->data, y->dtype, at),
@@ -151,20 +152,31 @@ static void run_item(const job *j, int64_t panel, int64_t row, const void *next)
     k->packed_panel(&a);
 }
 
+/* Of the panel that a thread takes after this one: what item i fetches of it, when the thread has
+ * items begin .. end - 1. */
+static tess_bytes next_share(const job *j, int64_t i, int64_t begin, int64_t end)
+{
+    const tess_packed *w = j->attrs->w;
+    const int64_t per = j->n_row_items, panel = i / per;
+    const int64_t first = panel * per > begin ? panel * per : begin, after = (panel + 1) * per;
+    if (after >= end) {
+        return (tess_bytes){NULL, 0};
+    }
+    const int64_t bytes =
+        tess__packed_groups(w->kind, w->k) * TESS_PANEL * (int64_t)sizeof(uint32_t);
+    const int64_t lines = bytes / 64, n = after - first; /* a panel is whole lines */
+    const int64_t from = lines * (i - first) / n, to = lines * (i + 1 - first) / n;
+    const uint8_t *next = (const uint8_t *)w->panels + (panel + 1) * bytes;
+    return (tess_bytes){next + from * 64, (size_t)(to - from) * 64};
+}
+
 /* This thread's run of items, panel by panel, so that a panel stays in its cache. */
 static void run_share(const job *j, int64_t thread, int64_t n_threads)
 {
-    const tess_packed *w = j->attrs->w;
-    const int64_t per_panel = j->n_row_items;
-    const int64_t n = tess__packed_n_panels(w->n) * per_panel;
-    const int64_t end = n * (thread + 1) / n_threads;
-    const size_t panel_bytes =
-        (size_t)tess__packed_groups(w->kind, w->k) * TESS_PANEL * sizeof(uint32_t);
-    for (int64_t i = n * thread / n_threads; i < end; i++) {
-        const int64_t panel = i / per_panel, next = (i + 1) / per_panel;
-        const bool fetch = i + 1 < end && next != panel;
-        run_item(j, panel, i % per_panel * j->rows_per_item,
-                 fetch ? (const char *)w->panels + (size_t)next * panel_bytes : NULL);
+    const int64_t per = j->n_row_items, n = tess__packed_n_panels(j->attrs->w->n) * per;
+    const int64_t begin = n * thread / n_threads, end = n * (thread + 1) / n_threads;
+    for (int64_t i = begin; i < end; i++) {
+        run_item(j, i / per, i % per * j->rows_per_item, next_share(j, i, begin, end));
     }
 }
 
