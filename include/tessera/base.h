@@ -74,6 +74,9 @@ const char *tess_status_name(tess_status code);
  * NULL (with the message set) when memory or the size arithmetic gives out; size 0 gives a valid
  * pointer. */
 void *tess_alloc(size_t bytes);
+/* The same, not zeroed: for memory that is written whole before it is read, perhaps by several
+ * threads, each of which then brings its own pages. */
+void *tess_alloc_unset(size_t bytes);
 void *tess_alloc_array(size_t n, size_t item_bytes);
 /* Grows `*array` (n_cap items of item_bytes) so that it holds at least n_need; doubles.  New items
  * are zeroed.  On failure the array is unchanged. */

@@ -47,7 +47,7 @@ static void *zero(uint8_t *p, size_t n)
     return p;
 }
 
-void *tess_alloc(size_t bytes)
+void *tess_alloc_unset(size_t bytes)
 {
     void *p = NULL;
     size_t n = bytes > 0 ? bytes : 1;
@@ -55,7 +55,13 @@ void *tess_alloc(size_t bytes)
         posix_memalign(&p, ALIGNMENT, n) != 0) {
         return no_memory(bytes);
     }
-    return zero(p, n);
+    return p;
+}
+
+void *tess_alloc(size_t bytes)
+{
+    void *p = tess_alloc_unset(bytes);
+    return p ? zero(p, bytes > 0 ? bytes : 1) : NULL;
 }
 
 void *tess_alloc_array(size_t n, size_t item_bytes)

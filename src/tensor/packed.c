@@ -36,79 +36,113 @@ typedef struct packing {
     tess_dtype kind;
     const float *w;
     int64_t n, k, row, col; /* w[i,j] is at i * row + j * col */
-    uint8_t *panels;
+    uint32_t *panels;
     float *scale;
     int32_t *sum;
 } packing;
 
-static float weight(const packing *p, int64_t i, int64_t j)
+/* Groups that are laid out at a time: 64 rows of them stay in L1. */
+enum { BLOCK = 64, BLOCK_ITEMS = BLOCK * 4 };
+
+static uint32_t magnitude_bits(float w)
 {
-    return i < p->n && j < p->k ? p->w[i * p->row + j * p->col] : 0.0f;
+    uint32_t u;
+    memcpy(&u, &w, sizeof u);
+    return u & 0x7fffffffu;
 }
 
-/* The largest magnitude of row i; NaN or infinity when it holds one. */
+/* The largest magnitude of row i; NaN or infinity when it holds one: as bits, whose order is the
+ * numbers'. */
 static float magnitude(const packing *p, int64_t i)
 {
-    float top = 0.0f;
-    for (int64_t j = 0; j < p->k; j++) {
-        const float v = fabsf(weight(p, i, j));
-        top = v <= top ? top : v;
-        if (!isfinite(v)) {
-            return v;
+    const float *w = p->w + i * p->row;
+    int32_t bits = 0;
+    if (p->col == 1) {
+#pragma omp simd reduction(max : bits)
+        for (int64_t j = 0; j < p->k; j++) {
+            const int32_t b = (int32_t)magnitude_bits(w[j]);
+            bits = b > bits ? b : bits;
+        }
+    } else {
+        for (int64_t j = 0; j < p->k; j++) {
+            const int32_t b = (int32_t)magnitude_bits(w[j * p->col]);
+            bits = b > bits ? b : bits;
         }
     }
+    float top;
+    memcpy(&top, &bits, sizeof top);
     return top;
 }
 
-static int32_t to_byte(float w, float inverse)
+/* Row i from column j on, n numbers, zeros behind the end: where they lie, or in tmp. */
+static const float *row_part(const packing *p, int64_t i, int64_t j, int64_t n, float *tmp)
 {
-    const float q = rintf(w * inverse);
-    return (int32_t)(q > 127.0f ? 127.0f : q < -127.0f ? -127.0f : q);
+    if (p->col == 1 && i < p->n && j + n <= p->k) {
+        return p->w + i * p->row + j;
+    }
+    for (int64_t l = 0; l < n; l++) {
+        tmp[l] = i < p->n && j + l < p->k ? p->w[i * p->row + (j + l) * p->col] : 0.0f;
+    }
+    return tmp;
 }
 
-static void pack_bytes(const packing *p, int64_t row, int64_t at, int8_t *out, float top)
+/* Multiples of 1 / inverse, to the nearest, ties to even (1.5 * 2^23 leaves no fraction); their
+ * sum. */
+static int32_t to_bytes(int8_t *out, const float *w, int64_t n, float inverse)
 {
-    const int64_t k = tess__packed_groups(TESS_I8, p->k) * 4;
-    const float inverse = top > 0.0f ? 127.0f / top : 0.0f;
     int32_t sum = 0;
-    for (int64_t j = 0; j < k; j++) {
-        const int32_t q = to_byte(weight(p, row, j), inverse);
-        out[(j / 4 * TESS_PANEL + at) * 4 + j % 4] = (int8_t)q;
+    for (int64_t l = 0; l < n; l++) {
+        const float x = w[l] * inverse, top = x > 127.0f ? 127.0f : x < -127.0f ? -127.0f : x;
+        const int32_t q = (int32_t)(top + 12582912.0f - 12582912.0f);
+        out[l] = (int8_t)q;
         sum += q;
     }
-    p->scale[row] = top / 127.0f;
-    p->sum[row] = sum;
+    return sum;
 }
 
-static void pack_floats(const packing *p, int64_t row, int64_t at, uint8_t *out)
+/* Groups g .. g + n - 1 of a row at place `at` of its panel; the sum of its bytes. */
+static int32_t pack_part(const packing *p, int64_t i, int64_t g, int64_t n, uint32_t *out,
+                         float inverse)
 {
-    const int64_t per = per_group(p->kind), k = tess__packed_groups(p->kind, p->k) * per;
-    for (int64_t j = 0; j < k; j++) {
-        const float w = weight(p, row, j);
-        const int64_t to = (j / per * TESS_PANEL + at) * per + j % per;
-        if (p->kind == TESS_F32) {
-            ((float *)out)[to] = w;
-        } else {
-            ((uint16_t *)out)[to] = tess_bf16_from_f32(w);
-        }
+    float tmp[BLOCK_ITEMS];
+    uint32_t groups[BLOCK];
+    const int64_t per = per_group(p->kind);
+    const float *w = row_part(p, i, g * per, n * per, tmp);
+    int32_t sum = 0;
+    if (p->kind == TESS_I8) {
+        sum = to_bytes((int8_t *)groups, w, n * per, inverse);
+    } else {
+        tess__kernels()->convert(p->kind, groups, TESS_F32, w, n * per);
     }
+    for (int64_t l = 0; l < n; l++) {
+        out[(g + l) * TESS_PANEL] = groups[l];
+    }
+    return sum;
 }
 
 /* False when a weight is not finite. */
 static bool pack_panel(const packing *p, int64_t panel)
 {
-    uint8_t *out = p->panels + (size_t)panel * one_panel_bytes(p->kind, p->k);
-    for (int64_t at = 0; at < TESS_PANEL; at++) {
-        const int64_t row = panel * TESS_PANEL + at;
-        const float top = row < p->n ? magnitude(p, row) : 0.0f;
-        if (!isfinite(top)) {
+    const int64_t n_groups = tess__packed_groups(p->kind, p->k), first = panel * TESS_PANEL;
+    uint32_t *out = p->panels + panel * n_groups * TESS_PANEL;
+    float top[TESS_PANEL] = {0};
+    int32_t sum[TESS_PANEL] = {0};
+    for (int64_t at = 0; at < TESS_PANEL && first + at < p->n; at++) {
+        top[at] = magnitude(p, first + at);
+        if (!isfinite(top[at])) {
             return false;
         }
-        if (p->kind == TESS_I8) {
-            pack_bytes(p, row, at, (int8_t *)out, top);
-        } else {
-            pack_floats(p, row, at, out);
+    }
+    for (int64_t g = 0; g < n_groups; g += BLOCK) {
+        const int64_t n = n_groups - g < BLOCK ? n_groups - g : BLOCK;
+        for (int64_t at = 0; at < TESS_PANEL; at++) {
+            const float inverse = top[at] > 0.0f ? 127.0f / top[at] : 0.0f;
+            sum[at] += pack_part(p, first + at, g, n, out + at, inverse);
         }
+    }
+    for (int64_t at = 0; p->kind == TESS_I8 && at < TESS_PANEL; at++) {
+        p->scale[first + at] = top[at] / 127.0f;
+        p->sum[first + at] = sum[at];
     }
     return true;
 }
@@ -122,12 +156,12 @@ tess_status tess__packed_make(tess_dtype kind, const float *w, int64_t n, int64_
     packing p = {
         .kind = kind, .w = w, .n = n, .k = k, .row = transposed ? 1 : k, .col = transposed ? n : 1};
     *out = (tess_packed){0};
-    p.panels = tess_alloc(bytes + extra);
+    p.panels = tess_alloc_unset(bytes + extra);
     if (!p.panels) {
         return TESS_NOMEM;
     }
     if (kind == TESS_I8) {
-        p.scale = (float *)(p.panels + bytes);
+        p.scale = (float *)((char *)p.panels + bytes);
         p.sum = (int32_t *)(p.scale + n_padded);
     }
     bool finite = true;
