@@ -39,7 +39,8 @@ static tess_dataset *fuzz_open(const uint8_t *data, size_t n_bytes, const char *
 {
     char path[64];
     tess_dataset *ds = NULL;
-    const tess_dataset_options o = {.type = type, .captions_optional = n_bytes % 2 == 0};
+    const tess_dataset_options o = {
+        .type = type, .captions_optional = n_bytes % 2 == 0, .pictures_optional = n_bytes % 3 == 0};
     int fd = memfd_create("fuzz", 0);
     if (fd < 0 || write(fd, data, n_bytes) != (ssize_t)n_bytes) {
         abort();

@@ -40,13 +40,13 @@ static void tar_add(tess_buf *tar, const char *name, const void *data, size_t n_
     tess_buf_add(tar, zeros, (512 - n_bytes % 512) % 512);
 }
 
-static void tar_adds(tess_buf *tar, const char *name, const char *text)
+__attribute__((unused)) static void tar_adds(tess_buf *tar, const char *name, const char *text)
 {
     tar_add(tar, name, text, strlen(text));
 }
 
 /* Ends the archive and writes it to the run directory. */
-static void tar_write(tess_buf *tar, const char *name)
+__attribute__((unused)) static void tar_write(tess_buf *tar, const char *name)
 {
     char zeros[1024] = {0};
     tess_buf_add(tar, zeros, sizeof zeros);
@@ -127,7 +127,7 @@ __attribute__((unused)) static const tess_hooks fake_hooks = {
     .tokenize = fake_tokenize,
 };
 
-static tess_dataset *open_data(const char *path, tess_dataset_options o)
+__attribute__((unused)) static tess_dataset *open_data(const char *path, tess_dataset_options o)
 {
     tess_dataset *ds = NULL;
     o.hooks = &fake_hooks;
