@@ -65,12 +65,20 @@ static tess_status add_head(mixing *x, int64_t width, const char *act)
     return TESS_OK;
 }
 
+/* Whether the last dense layer is what led into another model's space: a pooler has an activation.
+ */
+static bool ends_in_projection(const mixing *x)
+{
+    const int64_t n = x->bert.n_heads;
+    return !x->text->config.sentence && n > 0 && !x->bert.heads[n - 1].act;
+}
+
 /* Behind the Dense layers of a sentence encoder, in place of another mixture's projection.  The
  * hidden width of two layers is OpenCLIP's: the mean of both sides. */
 static tess_status project_bert(mixing *x, tess_mix_projection asked)
 {
     const int64_t dim = tess_model_embed_dim(x->image);
-    x->bert.n_heads -= !x->text->config.sentence && x->bert.n_heads > 0;
+    x->bert.n_heads -= ends_in_projection(x);
     x->fresh_head = x->bert.n_heads;
     x->config.text.bert = &x->bert;
     const int64_t width = tess__bert_width(&x->config.text);

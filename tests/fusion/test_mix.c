@@ -123,6 +123,35 @@ static void test_keep(void **state)
     }
 }
 
+/* A mixture whose parts OpenCLIP has is a model of OpenCLIP's, and another mixture's text tower. */
+static void test_further(void **state)
+{
+    (void)state;
+    tess_mix_report r;
+    float want[MOST], have[MOST];
+    const char *dir = fixture_at("mixture"), *theirs = fixture_at("openclip");
+    tess_model *m = mix(FORMATS "openclip_tok", SENTENCE "bert", TESS_MIX_MLP, 3, &r);
+    const size_t n_bytes = (size_t)tess_model_embed_dim(m) * sizeof *want;
+    text_of(m, want);
+    ok(tess_model_save(m, dir));
+    tess_model_free(m);
+    ok(tess_model_convert(dir, "openclip", theirs));
+    m = open_at(theirs);
+    text_of(m, have);
+    assert_memory_equal(want, have, n_bytes);
+    tess_model_free(m);
+    m = mix(FORMATS "hf_clip", theirs, TESS_MIX_AUTO, 3, &r);
+    text_of(m, have);
+    assert_false(r.is_fresh);
+    assert_memory_equal(want, have, n_bytes);
+    tess_model_free(m);
+    m = mix(FORMATS "hf_siglip", dir, TESS_MIX_AUTO, 3, &r);
+    assert_true(r.is_fresh);
+    assert_int_equal(m->config.text.bert->n_heads, 2); /* the last layer is replaced */
+    assert_int_equal(m->config.text.bert->heads[1].width, 32);
+    tess_model_free(m);
+}
+
 /* The seed decides a new projection, and nothing but that. */
 static void test_seed(void **state)
 {
@@ -233,8 +262,8 @@ static void test_bad_config(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_pairs),    TEST(test_keep),       TEST(test_seed),
-        TEST(test_refusals), TEST(test_bad_config),
+        TEST(test_pairs), TEST(test_keep),     TEST(test_further),
+        TEST(test_seed),  TEST(test_refusals), TEST(test_bad_config),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
