@@ -19,12 +19,16 @@ static void copy_dir(const char *family)
     char *from = tess_format(FORMATS "%s", family);
     ok(tess_dir_remove(fixture_at("m")));
     ok(tess_dir_make(fixture_at("m")));
-    ok(tess_dir_list(from, false, &names));
+    ok(tess_dir_list(from, true, &names));
     for (size_t i = 0; i < names.n_names; i++) {
         uint8_t *data;
         size_t n;
         char *path = tess_format("%s/%s", from, names.names[i]);
         char *to = tess_format("m/%s", names.names[i]);
+        const char *slash = strrchr(to, '/');
+        char *folder = tess_strndup(to, (size_t)(slash - to));
+        ok(tess_dir_make(fixture_at(folder)));
+        tess_free(folder);
         ok(tess_file_read(path, 1 << 24, &data, &n));
         ok(tess_file_write(fixture_at(to), data, n));
         tess_free(data);
@@ -82,6 +86,31 @@ static const struct {
      TESS_UNSUPPORTED, "text_cfg.embed_cls"},
     {"openclip_tok", OPENCLIP, "\"width\": 24", "\"width\": 24, \"hf_model_name\": \"gpt2\"",
      TESS_UNSUPPORTED, "gpt2"},
+    {"openclip_xlmr", OPENCLIP, "mean_pooler", "max_pooler", TESS_UNSUPPORTED,
+     "text_cfg.hf_pooler_type: expected mean_pooler, cls_pooler or"},
+    {"openclip_bert", OPENCLIP, "\"linear\"", "\"conv\"", TESS_UNSUPPORTED,
+     "text_cfg.hf_proj_type: expected linear, mlp, none or null, found \"conv\""},
+    {"openclip_bert", OPENCLIP, "\"linear\"", "null", TESS_INVALID,
+     "without a projection the text tower gives 24, but embed_dim is 32"},
+    {"openclip_bert", OPENCLIP, "\"linear\"", "\"mlp\"", TESS_FORMAT,
+     "missing text.proj.0.weight, missing text.proj.2.weight, unexpected text.proj.weight"},
+    {"openclip_bert", OPENCLIP, "\"cls_pooler\"", "\"mean_pooler\", \"frob\": 1", TESS_UNSUPPORTED,
+     "text_cfg.frob: an unknown key"},
+    {"openclip_xlmr", OPENCLIP, "mean_pooler", "cls_pooler", TESS_FORMAT,
+     "missing text.transformer.pooler.dense.weight"},
+    {"openclip_xlmr", "text/config.json", "\"vocab_size\": 47", "\"vocab_size\": 46", TESS_INVALID,
+     "the tokenizer has 47 pieces, but the text tower embeds 46"},
+    {"openclip_xlmr", "text/config.json", "\"hidden_act\": \"gelu\"", "\"hidden_act\": \"mish\"",
+     TESS_UNSUPPORTED, "text/config.json: hidden_act: expected gelu"},
+    {"openclip_xlmr", "text/config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3",
+     TESS_FORMAT, "missing text.transformer.encoder.layer.2.attention.self.query.weight"},
+    {"openclip_xlmr", "text/config.json", "\"xlm-roberta\"", "\"mt5\"", TESS_UNSUPPORTED,
+     "the sizes of \"tiny-xlm-roberta\" are not known, and nothing is fetched: put"},
+    {"openclip_bert", OPENCLIP, "\"hf_model_name\": \"tiny-bert\"",
+     "\"hf_model_name\": \"../m/tiny-bert\"", TESS_UNSUPPORTED, "as text/config.json"},
+    {"openclip_bert", OPENCLIP, "\"hf_model_name\": \"tiny-bert\"",
+     "\"hf_model_name\": \"google-bert/bert-base-uncased\"", TESS_INVALID,
+     "the tokenizer has 85 pieces, but the text tower embeds 30522"},
     {"openclip_tok", OPENCLIP, "\"vocab_size\": 64", "\"vocab_size\": 63", TESS_INVALID,
      "the tokenizer has 64 pieces, but the text tower embeds 63"},
     {"openclip_avg", OPENCLIP, "\"eos_id\": 2", "\"eos_id\": 3", TESS_INVALID,
@@ -120,6 +149,27 @@ static void test_bad_configs(void **state)
         replace(bad[i].file, bad[i].from, bad[i].to);
         assert_refused(bad[i].status, bad[i].message);
     }
+}
+
+/* A text tower's projection that is stored input x output is named as transposed. */
+static void test_transposed_projection(void **state)
+{
+    (void)state;
+    tess_tensors *t;
+    copy_dir("openclip_bert");
+    ok(tess_tensors_open(FORMATS "openclip_bert/open_clip_model.safetensors", &t));
+    int64_t n = tess_tensors_count(t);
+    tess_tensor *copy = tess_alloc_array((size_t)n, sizeof *copy);
+    for (int64_t i = 0; i < n; i++) {
+        copy[i] = *tess_tensors_at(t, i);
+        if (strcmp(copy[i].name, "text.proj.weight") == 0) {
+            copy[i].shape = TESS_SHAPE_OF(24, 32);
+        }
+    }
+    ok(tess_tensors_save(fixture_at("m/open_clip_model.safetensors"), copy, n, NULL, 0));
+    assert_refused(TESS_FORMAT, "transposed text.proj.weight (expected (32,24), found (24,32)");
+    tess_free(copy);
+    tess_tensors_free(t);
 }
 
 /* Keys that decide nothing change nothing. */
@@ -223,7 +273,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_bad_configs), TEST(test_inert_keys), TEST(test_bad_weights),
-        TEST(test_bad_shards),  TEST(test_pickles),
+        TEST(test_bad_shards),  TEST(test_pickles),    TEST(test_transposed_projection),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
