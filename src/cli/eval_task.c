@@ -234,8 +234,7 @@ tess_status cli_eval_task(cli_command *cmd)
     TESS_TRY(parse_ks(cmd, v->recall_k, ks, &o.n_recall_k));
     tess_model *m = NULL;
     tess_compute_threads(0);
-    tess_status st = tess_model_open(v->model, TESS_PRECISION_AUTO, &m);
-    st = st ? st : tess_model_adapt(m, v->adapters.items, v->adapters.n_items);
+    tess_status st = cli_open_two_towers(v->model, &v->adapters, &m);
     st = st ? st : run_with(cmd, m, &o);
     tess_model_free(m);
     return st;

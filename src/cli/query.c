@@ -25,6 +25,22 @@ tess_status cli_open_model(const char *dir, const cli_list *adapters, tess_preci
     return st;
 }
 
+tess_status cli_open_two_towers(const char *dir, const cli_list *adapters, tess_model **out)
+{
+    *out = NULL;
+    tess_status st = tess_model_open(dir, TESS_PRECISION_AUTO, out);
+    if (st == TESS_OK && !tess_model_has_image(*out)) {
+        st = TESS_FAIL(TESS_INVALID,
+                       "%s has a text tower alone: expected a model of pictures and texts", dir);
+    }
+    st = st ? st : tess_model_adapt(*out, adapters->items, adapters->n_items);
+    if (st) {
+        tess_model_free(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
 static tess_status open_model(const tess_index *ix, const char *index_dir, const char *model_dir,
                               const cli_list *adapters, tess_precision precision, tess_model **out)
 {

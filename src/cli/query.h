@@ -19,6 +19,10 @@ TESS_MUST_USE tess_status cli_open_index(const char *index_dir, const char *mode
 TESS_MUST_USE tess_status cli_open_model(const char *dir, const cli_list *adapters,
                                          tess_precision precision, tess_model **out);
 
+/* A model with both towers, and its adapters; a text-only model is refused. */
+TESS_MUST_USE tess_status cli_open_two_towers(const char *dir, const cli_list *adapters,
+                                              tess_model **out);
+
 /* The row for --adapter, whose values are in `field`, a cli_list. */
 #define CLI_ADAPTER(type, field)                                                                   \
     {                                                                                              \

@@ -80,8 +80,7 @@ static tess_status prepare(classification *c, const classify_values *v)
         TESS_TRY(tess_lines_load(v->templates, false, &c->templates));
         TESS_TRY(tess_templates_check(&c->templates, v->templates));
     }
-    TESS_TRY(tess_model_open(v->model, TESS_PRECISION_AUTO, &c->model));
-    TESS_TRY(tess_model_adapt(c->model, v->adapters.items, v->adapters.n_items));
+    TESS_TRY(cli_open_two_towers(v->model, &v->adapters, &c->model));
     c->dim = tess_model_embed_dim(c->model);
     c->weights = tess_alloc_array((size_t)c->n * (size_t)c->dim, sizeof *c->weights);
     c->vector = tess_alloc_array((size_t)c->dim, sizeof *c->vector);

@@ -251,8 +251,7 @@ static tess_status run_eval(cli_command *cmd)
     }
     tess_model *m = NULL;
     tess_compute_threads(0);
-    tess_status st = tess_model_open(v->model, TESS_PRECISION_AUTO, &m);
-    st = st ? st : tess_model_adapt(m, v->adapters.items, v->adapters.n_items);
+    tess_status st = cli_open_two_towers(v->model, &v->adapters, &m);
     st = st ? st : run_languages(cmd, m);
     tess_model_free(m);
     return st;

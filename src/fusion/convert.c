@@ -4,6 +4,7 @@
  * Weights keep the type that each tensor had; within one family the configs and the tensors that
  * are no parameters are carried over as they are, so that what comes back is what went in. */
 #include "fusion/foreign.h"
+#include "fusion/sentence_model.h"
 
 #include <string.h>
 
@@ -109,6 +110,9 @@ static tess_status write_weights(conversion *c)
 
 static tess_status write_all(conversion *c)
 {
+    if (c->model->config.sentence) {
+        return tess__sentence_save(c->model, c->fresh, true);
+    }
     TESS_TRY(tess_dir_make(c->fresh));
     TESS_TRY(write_configs(c));
     TESS_TRY(tess_tokenizer_save_dir(c->model->tokenizer, c->fresh));
@@ -129,6 +133,17 @@ static tess_status check_target(const char *out)
                  : TESS_FAIL(TESS_INVALID, "%s: it exists and is not empty: name another", out);
 }
 
+static tess_status check_sentence(const conversion *c, const char *to)
+{
+    if (c->model->config.sentence && strcmp(to, "hf") != 0) {
+        return TESS_FAIL(TESS_UNSUPPORTED,
+                         "%s has a text tower alone, which the layout %s cannot say: expected hf, "
+                         "or an image tower beside it (tessera mix)",
+                         c->in, to);
+    }
+    return TESS_OK;
+}
+
 static tess_status convert(conversion *c, const char *to, const char *out)
 {
     c->to = tess__family_named(to);
@@ -139,6 +154,7 @@ static tess_status convert(conversion *c, const char *to, const char *out)
     }
     TESS_TRY(check_target(out));
     TESS_TRY(tess_model_open(c->in, TESS_PRECISION_F32, &c->model));
+    TESS_TRY(check_sentence(c, to));
     TESS_TRY(tess__family_find(c->in, &c->from));
     TESS_TRY(tess_dir_remove(c->fresh));
     TESS_TRY(write_all(c));

@@ -326,6 +326,9 @@ static tess_status save_config(const tess_model *m, const char *path)
 
 static tess_status save_parts(tess_model *m, const char *dir)
 {
+    if (m->config.sentence) {
+        return tess__sentence_save(m, dir, false);
+    }
     tess_arena paths = {0};
     const char *config = tess_arena_format(&paths, "%s/" CONFIG_FILE, dir);
     const char *weights = tess_arena_format(&paths, "%s/" WEIGHTS_FILE, dir);
@@ -351,9 +354,10 @@ static tess_status check_replaceable(const char *dir)
         return TESS_OK;
     }
     char *config = tess_format("%s/" CONFIG_FILE, dir);
-    bool is_model = config && tess_path_exists(config);
+    bool is_model = config && tess_path_exists(config), is_sentence = false;
     tess_names names = {0};
-    tess_status st = config ? TESS_OK : TESS_NOMEM;
+    tess_status st = config ? tess__sentence_is_dir(dir, &is_sentence) : TESS_NOMEM;
+    is_model = is_model || is_sentence;
     st = st ? st : tess_dir_list(dir, false, &names);
     if (st == TESS_OK && !is_model && names.n_names > 0) {
         st = TESS_FAIL(TESS_INVALID,

@@ -23,6 +23,7 @@ typedef struct tess_prompt {
 typedef struct tess_sentence_config {
     tess_text_config text; /* text.bert is &bert */
     tess_bert_config bert;
+    const char *dir;                      /* where all of it lies */
     const char *encoder;                  /* the encoder's folder in the directory, "" or "0_..." */
     const char *folders[TESS_BERT_HEADS]; /* the heads' folders */
     bool include_prompt;                  /* the prompt's tokens count in pooling */

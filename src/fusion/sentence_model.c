@@ -83,19 +83,32 @@ static tess_status add_heads(const tess_sentence_config *c, tess_arena *arena, t
     return TESS_OK;
 }
 
-static tess_status load_weights(tess_model *m, const char *dir)
+tess_status tess__sentence_tensors(const tess_model *m, const char *dir, tess_arena *arena,
+                                   const char **out_path, tess_layout *out_layout,
+                                   tess_tensors **out)
 {
     const tess_sentence_config *c = m->config.sentence;
-    tess_tensors *t = NULL;
-    const char *path;
-    TESS_TRY(open_tensors(dir, c->encoder, &m->arena, &path, &t));
-    tess_status st = join_heads(c, dir, &m->arena, t);
+    TESS_TRY(open_tensors(dir, c->encoder, arena, out_path, out));
+    tess_status st = join_heads(c, dir, arena, *out);
     if (st == TESS_OK) {
-        const char *prefix = find_prefix(t);
-        tess_layout l = tess__layout_bert("", prefix, has_old_norms(t, prefix));
-        st = add_heads(c, &m->arena, &l);
-        st = st ? st : tess__layout_load(&l, m->store, "param", t, NULL);
+        const char *prefix = find_prefix(*out);
+        *out_layout = tess__layout_bert("", prefix, has_old_norms(*out, prefix));
+        st = add_heads(c, arena, out_layout);
     }
+    if (st) {
+        tess_tensors_free(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+static tess_status load_weights(tess_model *m, const char *dir)
+{
+    tess_tensors *t = NULL;
+    tess_layout l;
+    const char *path;
+    TESS_TRY(tess__sentence_tensors(m, dir, &m->arena, &path, &l, &t));
+    tess_status st = tess__layout_load(&l, m->store, "param", t, &m->types);
     tess_tensors_free(t);
     return st ? tess_error_prefix(st, "%s", path) : TESS_OK;
 }
@@ -137,6 +150,8 @@ static tess_status read_config(tess_model *m, const char *dir)
         return TESS_NOMEM;
     }
     TESS_TRY(tess__sentence_read(dir, &m->arena, c));
+    c->dir = tess_arena_strndup(&m->arena, dir, strlen(dir));
+    TESS_TRY(c->dir ? TESS_OK : TESS_NOMEM);
     m->config.sentence = c;
     m->config.text = c->text;
     m->config.embed_dim = tess__bert_width(&c->text);

@@ -27,7 +27,9 @@ def convert(model, to, out):
 
 def main():
     work = tiny.work_dir()
-    for name, to, other in (("openclip_tok", "openclip", "hf"), ("hf_siglip_half", "hf", None)):
+    for name, to, other in (("openclip_tok", "openclip", "hf"), ("hf_siglip_half", "hf", None),
+                            ("openclip_xlmr", "openclip", None),
+                            ("openclip_bert_bare_half", "openclip", None)):
         source, run = f"{FORMATS}/{name}", f"{work}/logs/{name}"
         before = vector(source)
         result = convert(source, to, f"{work}/{name}")
@@ -46,6 +48,14 @@ def main():
     tiny.check("a layout that cannot say it", result.returncode == 1 and
                b"no timm model" in result.stderr and not os.path.exists(f"{work}/never"),
                result.stderr)
+    source = os.path.join(tiny.ROOT, "tests/fixtures/sentence/st_dense")
+    result = convert(source, "hf", f"{work}/st_dense")
+    tiny.check("a text-only model converts to its own layout", result.returncode == 0,
+               result.stderr)
+    tiny.check("the same vectors of texts", near(vector(source), vector(f"{work}/st_dense")))
+    result = convert(source, "openclip", f"{work}/never")
+    tiny.check("and to no other", result.returncode == 1 and b"text tower alone" in result.stderr
+               and not os.path.exists(f"{work}/never"), result.stderr)
     result = convert(f"{FORMATS}/hf_clip", "hf", f"{work}/openclip_tok")
     tiny.check("nothing is overwritten", result.returncode == 1 and b"not empty" in result.stderr,
                result.stderr)
