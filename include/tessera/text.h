@@ -21,7 +21,8 @@ void tess_ids_deinit(tess_ids *ids);
  *   tokenizer.json                  Hugging Face tokenizers: Unigram, BPE, WordPiece
  *   vocab.txt                       Hugging Face BertTokenizer (WordPiece)
  *   vocab.json with merges.txt      Hugging Face CLIPTokenizer (BPE)
- *   bpe_simple_vocab_16e6.txt.gz    OpenCLIP's SimpleTokenizer (BPE, cleaning; no ftfy)
+ *   bpe_simple_vocab_16e6.txt.gz    OpenCLIP's SimpleTokenizer (BPE, cleaning, ftfy but its
+ * mojibake)
  *
  * What a tokenizer.json asks for and is not known is refused by name.  Immutable once open: any
  * number of threads may use one. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* OpenCLIP's cleaning of texts, in Python's terms: html.unescape twice, strip, split and join,
- * str.lower with its final sigma, translate.
+/* OpenCLIP's cleaning of texts, in Python's terms: ftfy.fix_text, html.unescape twice, strip, split
+ * and join, str.lower with its final sigma, translate.
  *
- * Departure: OpenCLIP runs ftfy.fix_text first; there is no ftfy here. */
+ * Departure: of ftfy what text_fix.c has; mojibake is not repaired. */
 #include "text/char_class.h"
 #include "text/html_unescape.h"
 #include "text/normalize.h"
@@ -133,7 +133,7 @@ static tess_status unescape(tess__pipe_scratch *s)
 
 tess_status tess__clip_clean_run(tess_clip_clean how, tess__pipe_scratch *s)
 {
-    s->out.n_bytes = 0;
+    TESS_TRY(tess__text_fix(s));
     TESS_TRY(unescape(s));
     if (how == TESS_CLIP_CLEAN_CANONICALIZE) {
         TESS_TRY(drop_punctuation(s, true));

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_NAME_CHARS = 32 };
+enum { MAX_NAME_CHARS = 32, MAX_STRICT_CHARS = 24 };
 
 /* What 0x80 to 0x9f stand for; 0: nothing else than themselves. */
 static const uint16_t windows[32] = {
@@ -17,6 +17,11 @@ static const uint16_t windows[32] = {
     0x2039, 0x0152, 0,      0x017d, 0,      0,      0x2018, 0x2019, 0x201c, 0x201d, 0x2022,
     0x2013, 0x2014, 0x02dc, 0x2122, 0x0161, 0x203a, 0x0153, 0,      0x017e, 0x0178,
 };
+
+uint32_t tess__windows_1252(uint32_t c)
+{
+    return windows[c - 0x80] != 0 ? windows[c - 0x80] : c;
+}
 
 static bool is_removed(uint32_t c)
 {
@@ -28,7 +33,7 @@ static tess_status put_number(tess__span_buf *out, uint32_t c)
 {
     char utf8[4];
     if (c >= 0x80 && c <= 0x9f) {
-        c = windows[c - 0x80] != 0 ? windows[c - 0x80] : c;
+        c = tess__windows_1252(c);
     } else if (c == 0 || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff)) {
         c = 0xfffd;
     } else if (is_removed(c)) {
@@ -119,6 +124,54 @@ tess_status tess__html_unescape(const tess__span_buf *in, tess__span_buf *out)
             TESS_TRY(used > 0 ? put_name(out, s + i, used) : tess__span_put(out, "&", 1));
         }
         i += used;
+    }
+    return TESS_OK;
+}
+
+/* ---- with semicolons ----------------------------------------------------------------------- */
+
+/* Bytes of "name;" or "#12;" at s, 0 when nothing of that form. */
+static size_t strict_bytes(const char *s, size_t n)
+{
+    size_t begin = n > 0 && s[0] == '#', i = begin;
+    while (i < n && ((s[i] >= '0' && s[i] <= '9') || ((s[i] | 32) >= 'a' && (s[i] | 32) <= 'z'))) {
+        i++;
+    }
+    return i > begin && i - begin <= MAX_STRICT_CHARS && i < n && s[i] == ';' ? i + 1 : 0;
+}
+
+/* A number must be one to its end, and not be the semicolon itself. */
+static tess_status put_strict(tess__span_buf *out, const char *s, size_t n)
+{
+    uint32_t c;
+    if (s[0] == '#' && read_number(s, n, &c) == n && c != ';') {
+        return put_number(out, c);
+    }
+    const tess__entity *e = s[0] != '#' ? find(s, n) : NULL;
+    if (e != NULL) {
+        return tess__span_put(out, e->text, strlen(e->text));
+    }
+    TESS_TRY(tess__span_put(out, "&", 1));
+    return tess__span_put(out, s, n);
+}
+
+tess_status tess__html_unescape_strict(const tess__span_buf *in, tess__span_buf *out)
+{
+    const char *s = in->data;
+    size_t n = in->n_bytes;
+    out->n_bytes = 0;
+    for (size_t i = 0; i < n;) {
+        const char *at = memchr(s + i, '&', n - i);
+        size_t stop = at != NULL ? (size_t)(at - s) : n;
+        TESS_TRY(tess__span_put(out, s + i, stop - i));
+        i = stop + 1;
+        size_t used = at != NULL && i < n ? strict_bytes(s + i, n - i) : 0;
+        if (used > 0) {
+            TESS_TRY(put_strict(out, s + i, used));
+            i += used;
+        } else if (at != NULL) {
+            TESS_TRY(tess__span_put(out, "&", 1));
+        }
     }
     return TESS_OK;
 }

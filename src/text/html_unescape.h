@@ -13,5 +13,9 @@ extern const size_t tess__n_entities;
 
 /* in (UTF-8) -> *out, replaced. */
 TESS_MUST_USE tess_status tess__html_unescape(const tess__span_buf *in, tess__span_buf *out);
+/* The same for names and numbers that end in a semicolon alone, the whole of them known. */
+TESS_MUST_USE tess_status tess__html_unescape_strict(const tess__span_buf *in, tess__span_buf *out);
+/* What Windows-1252 has for 0x80 to 0x9f; itself where it has nothing. */
+uint32_t tess__windows_1252(uint32_t c);
 
 #endif

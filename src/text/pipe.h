@@ -173,6 +173,9 @@ TESS_MUST_USE tess_status tess__added_build(tess__pipe *p);
 /* OpenCLIP's cleaning of the well-formed text in s->in; the result is in s->in. */
 TESS_MUST_USE tess_status tess__clip_clean_run(tess_clip_clean how, tess__pipe_scratch *s);
 
+/* ftfy's fixes of s->in but mojibake; s->out is empty after. */
+TESS_MUST_USE tess_status tess__text_fix(tess__pipe_scratch *s);
+
 /* Normalisers. */
 tess__step_fn tess__normal_bert, tess__normal_lower, tess__normal_nfc, tess__normal_nfd,
     tess__normal_nfkc, tess__normal_nfkd, tess__normal_strip_accents, tess__normal_strip,
