@@ -145,3 +145,71 @@ float tess__contrast_scale_grad(float log_scale, double d)
 {
     return log_scale >= LOG_SCALE_MAX && d < 0 ? 0.0f : (float)d;
 }
+
+/* ---- what both operators have -------------------------------------------------------------- */
+
+tess_strips_args tess__strips_args_of(const tess_exec *e, bool backward)
+{
+    return (tess_strips_args){.a = e->in[0].data,
+                              .b = e->in[1].data,
+                              .n_slots = e->in[1].shape.dim[0] / e->in[0].shape.dim[0],
+                              .da = backward ? e->out[0].data : NULL,
+                              .db = backward ? e->out[1].data : NULL,
+                              .scratch = e->scratch};
+}
+
+tess_status tess__contrast_prepare(tess_prepare *c, bool backward, size_t extra)
+{
+    tess_strips *s = NULL;
+    TESS_TRY(tess__strips_new(c->in[0].shape.dim[0], c->in[0].shape.dim[1], backward, &s));
+    c->prepared = s;
+    c->scratch_bytes = tess__strips_scratch(s) + extra;
+    return TESS_OK;
+}
+
+double tess__contrast_flops(const tess_operand *in, const tess_operand *out, const void *attrs)
+{
+    (void)out, (void)attrs;
+    return 2.0 * (double)tess_shape_count(&in[1].shape) * (double)in[0].shape.dim[0];
+}
+
+double tess__contrast_grad_flops(const tess_operand *in, const tess_operand *out, const void *attrs)
+{
+    return 3.0 * tess__contrast_flops(in, out, attrs);
+}
+
+double tess__contrast_logit(const tess_exec *e, int64_t i, int64_t j)
+{
+    const int64_t width = e->in[0].shape.dim[1];
+    const float *a = (const float *)e->in[0].data + i * width;
+    const float *b = (const float *)e->in[1].data + j * width;
+    double sum = 0;
+    for (int64_t d = 0; d < width; d++) {
+        sum += (double)a[d] * (double)b[d];
+    }
+    return sum * (double)tess__contrast_scale(*(const float *)e->in[2].data);
+}
+
+double tess__contrast_ref_grad(const tess_exec *e, tess_contrast_slope *slope)
+{
+    const int64_t batch = e->in[0].shape.dim[0], n = e->in[1].shape.dim[0];
+    const int64_t width = e->in[0].shape.dim[1];
+    const float *a = e->in[0].data, *b = e->in[1].data;
+    const double scale = (double)tess__contrast_scale(*(const float *)e->in[2].data);
+    float *da = e->out[0].data, *db = e->out[1].data;
+    double sum = 0, dlog_scale = 0;
+    memset(da, 0, (size_t)(batch * width) * sizeof *da);
+    memset(db, 0, (size_t)(n * width) * sizeof *db);
+    for (int64_t p = 0; p < n * batch; p++) {
+        const int64_t i = p % batch, j = p / batch;
+        const double logit = tess__contrast_logit(e, i, j), g = slope(e, i, j, logit);
+        sum += g;
+        dlog_scale += g * logit;
+        for (int64_t d = 0; d < width; d++) {
+            da[i * width + d] += (float)(g * scale * (double)b[j * width + d]);
+            db[j * width + d] += (float)(g * scale * (double)a[i * width + d]);
+        }
+    }
+    *(float *)e->out[2].data = (float)dlog_scale;
+    return sum;
+}

@@ -31,6 +31,13 @@ typedef struct tess_strips_args {
 } tess_strips_args;
 TESS_MUST_USE tess_status tess__strips_run(tess_strips *s, const tess_strips_args *args,
                                            tess_strip_visit *visit, void *ctx);
+/* The operator's a and b; backward its da and db as well. */
+tess_strips_args tess__strips_args_of(const tess_exec *e, bool backward);
+/* Strips with `extra` bytes of scratch behind theirs. */
+TESS_MUST_USE tess_status tess__contrast_prepare(tess_prepare *c, bool backward, size_t extra);
+double tess__contrast_flops(const tess_operand *in, const tess_operand *out, const void *attrs);
+double tess__contrast_grad_flops(const tess_operand *in, const tess_operand *out,
+                                 const void *attrs);
 
 /* Shapes of a, b and log_scale; n_slots through out. */
 TESS_MUST_USE tess_status tess__contrast_check(const tess_operand *in, int64_t *out_slots);
@@ -38,5 +45,12 @@ TESS_MUST_USE tess_status tess__contrast_check(const tess_operand *in, int64_t *
 float tess__contrast_scale(float log_scale);
 /* What the gradient of log_scale becomes at the cap: it may only lead away from it. */
 float tess__contrast_scale_grad(float log_scale, double d);
+
+/* Reference: s times the dot of row i of a and row j of b. */
+double tess__contrast_logit(const tess_exec *e, int64_t i, int64_t j);
+/* d loss / d logit. */
+typedef double tess_contrast_slope(const tess_exec *e, int64_t i, int64_t j, double logit);
+/* da, db and dlog_scale from it, pair by pair; returns the slopes' sum. */
+double tess__contrast_ref_grad(const tess_exec *e, tess_contrast_slope *slope);
 
 #endif

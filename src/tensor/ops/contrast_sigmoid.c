@@ -10,7 +10,6 @@
 #include "tensor/parallel.h"
 
 #include <math.h>
-#include <string.h>
 
 static const tess_op grad_op;
 
@@ -74,23 +73,14 @@ static void backward_strip(void *ctx, const tess_strip *s)
     }
 }
 
-static tess_status prepare_strips(tess_prepare *c, bool backward)
-{
-    tess_strips *s = NULL;
-    TESS_TRY(tess__strips_new(c->in[0].shape.dim[0], c->in[0].shape.dim[1], backward, &s));
-    c->prepared = s;
-    c->scratch_bytes = tess__strips_scratch(s) + 2 * TESS_STRIP_ROWS * sizeof(double);
-    return TESS_OK;
-}
-
 static tess_status prepare(tess_prepare *c)
 {
-    return prepare_strips(c, false);
+    return tess__contrast_prepare(c, false, 2 * TESS_STRIP_ROWS * sizeof(double));
 }
 
 static tess_status grad_prepare(tess_prepare *c)
 {
-    return prepare_strips(c, true);
+    return tess__contrast_prepare(c, true, 2 * TESS_STRIP_ROWS * sizeof(double));
 }
 
 static pass begin(const tess_exec *e)
@@ -106,10 +96,7 @@ static tess_status cpu(const tess_exec *e)
 {
     pass p = begin(e);
     const int64_t n = e->in[1].shape.dim[0];
-    const tess_strips_args args = {.a = e->in[0].data,
-                                   .b = e->in[1].data,
-                                   .n_slots = n / e->in[0].shape.dim[0],
-                                   .scratch = e->scratch};
+    const tess_strips_args args = tess__strips_args_of(e, false);
     TESS_TRY(tess__strips_run(e->prepared, &args, forward_strip, &p));
     *(float *)e->out[0].data = (float)(p.sum / (double)n);
     return TESS_OK;
@@ -130,12 +117,7 @@ static tess_status grad_cpu(const tess_exec *e)
     pass p = begin(e);
     const int64_t n = e->in[1].shape.dim[0];
     p.factor = *(const float *)e->in[4].data / (float)n;
-    const tess_strips_args args = {.a = e->in[0].data,
-                                   .b = e->in[1].data,
-                                   .n_slots = n / e->in[0].shape.dim[0],
-                                   .da = e->out[0].data,
-                                   .db = e->out[1].data,
-                                   .scratch = e->scratch};
+    const tess_strips_args args = tess__strips_args_of(e, true);
     TESS_TRY(tess__strips_run(e->prepared, &args, backward_strip, &p));
     *(float *)e->out[2].data = tess__contrast_scale_grad(*(const float *)e->in[2].data, p.sum);
     *(float *)e->out[3].data = (float)p.sum_bias;
@@ -144,70 +126,31 @@ static tess_status grad_cpu(const tess_exec *e)
 
 /* ---- reference ----------------------------------------------------------------------------- */
 
-static double dot(const tess_exec *e, int64_t i, int64_t row_b)
-{
-    const int64_t width = e->in[0].shape.dim[1];
-    double sum = 0;
-    for (int64_t d = 0; d < width; d++) {
-        sum += (double)((const float *)e->in[0].data)[i * width + d] *
-               (double)((const float *)e->in[1].data)[row_b * width + d];
-    }
-    return sum;
-}
-
 static tess_status ref(const tess_exec *e)
 {
     const int64_t batch = e->in[0].shape.dim[0], n = e->in[1].shape.dim[0];
-    const double scale = (double)tess__contrast_scale(*(const float *)e->in[2].data);
     const double bias = (double)*(const float *)e->in[3].data;
     double loss = 0;
     for (int64_t p = 0; p < n * batch; p++) {
-        const int64_t row_b = p / batch, i = p % batch;
-        const double z = scale * dot(e, i, row_b) + bias;
-        loss += log1p(exp(i == row_b % batch ? -z : z));
+        const int64_t i = p % batch, j = p / batch;
+        const double z = tess__contrast_logit(e, i, j) + bias;
+        loss += log1p(exp(i == j % batch ? -z : z));
     }
     *(float *)e->out[0].data = (float)(loss / (double)n);
     return TESS_OK;
 }
 
+static double slope(const tess_exec *e, int64_t i, int64_t j, double logit)
+{
+    const double bias = (double)*(const float *)e->in[3].data;
+    const double factor = (double)*(const float *)e->in[4].data / (double)e->in[1].shape.dim[0];
+    return factor * (1 / (1 + exp(-logit - bias)) - (i == j % e->in[0].shape.dim[0] ? 1 : 0));
+}
+
 static tess_status grad_ref(const tess_exec *e)
 {
-    const int64_t batch = e->in[0].shape.dim[0], n = e->in[1].shape.dim[0];
-    const int64_t width = e->in[0].shape.dim[1];
-    const double scale = (double)tess__contrast_scale(*(const float *)e->in[2].data);
-    const double bias = (double)*(const float *)e->in[3].data;
-    const double factor = (double)*(const float *)e->in[4].data / (double)n;
-    double dlog_scale = 0, dbias = 0;
-    memset(e->out[0].data, 0, (size_t)(batch * width) * sizeof(float));
-    memset(e->out[1].data, 0, (size_t)(n * width) * sizeof(float));
-    for (int64_t p = 0; p < n * batch; p++) {
-        const int64_t row_b = p / batch, i = p % batch;
-        const double z = scale * dot(e, i, row_b);
-        const double g = factor * (1 / (1 + exp(-z - bias)) - (i == row_b % batch ? 1 : 0));
-        dlog_scale += g * z;
-        dbias += g;
-        for (int64_t d = 0; d < width; d++) {
-            const int64_t at_a = i * width + d, at_b = row_b * width + d;
-            ((float *)e->out[0].data)[at_a] +=
-                (float)(g * scale * (double)((const float *)e->in[1].data)[at_b]);
-            ((float *)e->out[1].data)[at_b] +=
-                (float)(g * scale * (double)((const float *)e->in[0].data)[at_a]);
-        }
-    }
-    *(float *)e->out[2].data = (float)dlog_scale;
-    *(float *)e->out[3].data = (float)dbias;
+    *(float *)e->out[3].data = (float)tess__contrast_ref_grad(e, slope);
     return TESS_OK;
-}
-
-static double flops(const tess_operand *in, const tess_operand *out, const void *attrs)
-{
-    (void)out, (void)attrs;
-    return 2.0 * (double)tess_shape_count(&in[1].shape) * (double)in[0].shape.dim[0];
-}
-
-static double grad_flops(const tess_operand *in, const tess_operand *out, const void *attrs)
-{
-    return 3.0 * flops(in, out, attrs);
 }
 
 static tess_value build(tess_graph *g, const tess_value *in)
@@ -240,7 +183,7 @@ static const tess_op grad_op = {
     .unprepare = tess__strips_free,
     .cpu = grad_cpu,
     .ref = grad_ref,
-    .flops = grad_flops,
+    .flops = tess__contrast_grad_flops,
 };
 static const tess_op *const extra[] = {&grad_op, NULL};
 
@@ -255,7 +198,7 @@ const tess_op tess__op_contrast_sigmoid = {
     .unprepare = tess__strips_free,
     .cpu = cpu,
     .ref = ref,
-    .flops = flops,
+    .flops = tess__contrast_flops,
     .extra = extra,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),

@@ -12,7 +12,6 @@
 #include "tensor/parallel.h"
 
 #include <math.h>
-#include <string.h>
 
 static const tess_op grad_op;
 
@@ -92,18 +91,9 @@ static void forward_strip(void *ctx, const tess_strip *s)
     }
 }
 
-static tess_status prepare_strips(tess_prepare *c, bool backward, size_t extra)
-{
-    tess_strips *s = NULL;
-    TESS_TRY(tess__strips_new(c->in[0].shape.dim[0], c->in[0].shape.dim[1], backward, &s));
-    c->prepared = s;
-    c->scratch_bytes = tess__strips_scratch(s) + extra;
-    return TESS_OK;
-}
-
 static tess_status prepare(tess_prepare *c)
 {
-    return prepare_strips(c, false, (size_t)c->in[0].shape.dim[0] * sizeof(float));
+    return tess__contrast_prepare(c, false, (size_t)c->in[0].shape.dim[0] * sizeof(float));
 }
 
 static tess_status cpu(const tess_exec *e)
@@ -113,8 +103,7 @@ static tess_status cpu(const tess_exec *e)
                  .row_lse = e->out[1].data,
                  .column_sum = e->out[2].data};
     f.column_max = (float *)((char *)e->scratch + tess__strips_scratch(e->prepared));
-    const tess_strips_args args = {
-        .a = e->in[0].data, .b = e->in[1].data, .n_slots = slots, .scratch = e->scratch};
+    const tess_strips_args args = tess__strips_args_of(e, false);
     TESS_TRY(tess__strips_run(e->prepared, &args, forward_strip, &f));
     *(float *)e->out[0].data = (float)(f.loss / (2.0 * (double)batch * (double)slots));
     return TESS_OK;
@@ -155,7 +144,7 @@ static tess_status grad_infer(tess_infer *c)
 
 static tess_status grad_prepare(tess_prepare *c)
 {
-    return prepare_strips(c, true, TESS_STRIP_ROWS * sizeof(double));
+    return tess__contrast_prepare(c, true, TESS_STRIP_ROWS * sizeof(double));
 }
 
 static tess_status grad_cpu(const tess_exec *e)
@@ -167,12 +156,7 @@ static tess_status grad_cpu(const tess_exec *e)
                   .row_lse = e->in[3].data,
                   .column_lse = e->in[4].data};
     b.dot = (double *)((char *)e->scratch + tess__strips_scratch(e->prepared));
-    const tess_strips_args args = {.a = e->in[0].data,
-                                   .b = e->in[1].data,
-                                   .n_slots = slots,
-                                   .da = e->out[0].data,
-                                   .db = e->out[1].data,
-                                   .scratch = e->scratch};
+    const tess_strips_args args = tess__strips_args_of(e, true);
     TESS_TRY(tess__strips_run(e->prepared, &args, backward_strip, &b));
     *(float *)e->out[2].data = tess__contrast_scale_grad(log_scale, b.dlog_scale);
     return TESS_OK;
@@ -180,74 +164,38 @@ static tess_status grad_cpu(const tess_exec *e)
 
 /* ---- reference ----------------------------------------------------------------------------- */
 
-static double logit(const tess_exec *e, int64_t slot, int64_t i, int64_t j)
-{
-    const int64_t batch = e->in[0].shape.dim[0], width = e->in[0].shape.dim[1];
-    const float *a = (const float *)e->in[0].data + i * width;
-    const float *b = (const float *)e->in[1].data + (slot * batch + j) * width;
-    double sum = 0;
-    for (int64_t d = 0; d < width; d++) {
-        sum += (double)a[d] * (double)b[d];
-    }
-    return sum * (double)tess__contrast_scale(*(const float *)e->in[2].data);
-}
-
 static tess_status ref(const tess_exec *e)
 {
     const int64_t batch = e->in[0].shape.dim[0], n = e->in[1].shape.dim[0];
     double loss = 0;
     for (int64_t k = 0; k < n; k++) {
-        const int64_t slot = k / batch, i = k % batch;
+        const int64_t first = k / batch * batch, i = k % batch;
         double rows = 0, columns = 0;
         for (int64_t j = 0; j < batch; j++) {
-            rows += exp(logit(e, slot, i, j));
-            columns += exp(logit(e, slot, j, i));
+            rows += exp(tess__contrast_logit(e, i, first + j));
+            columns += exp(tess__contrast_logit(e, j, k));
         }
         ((float *)e->out[1].data)[k] = (float)log(rows);
         ((float *)e->out[2].data)[k] = (float)log(columns);
-        loss += (log(rows) + log(columns)) / 2 - logit(e, slot, i, i);
+        loss += (log(rows) + log(columns)) / 2 - tess__contrast_logit(e, i, k);
     }
     *(float *)e->out[0].data = (float)(loss / (double)n);
     return TESS_OK;
 }
 
-static tess_status grad_ref(const tess_exec *e)
+static double slope(const tess_exec *e, int64_t i, int64_t j, double logit)
 {
     const int64_t batch = e->in[0].shape.dim[0], n = e->in[1].shape.dim[0];
-    const int64_t width = e->in[0].shape.dim[1];
     const double factor = (double)*(const float *)e->in[5].data / (2 * (double)n);
-    const double scale = (double)tess__contrast_scale(*(const float *)e->in[2].data);
-    double dlog_scale = 0;
-    memset(e->out[0].data, 0, (size_t)(batch * width) * sizeof(float));
-    memset(e->out[1].data, 0, (size_t)(n * width) * sizeof(float));
-    for (int64_t p = 0; p < n * batch; p++) {
-        const int64_t slot = p / batch / batch, i = p / batch % batch, j = p % batch;
-        const double z = logit(e, slot, i, j);
-        const double rows = (double)((const float *)e->in[3].data)[slot * batch + i];
-        const double columns = (double)((const float *)e->in[4].data)[slot * batch + j];
-        const double g = factor * (exp(z - rows) + exp(z - columns) - (i == j ? 2 : 0));
-        dlog_scale += g * z;
-        for (int64_t d = 0; d < width; d++) {
-            const int64_t at_a = i * width + d, at_b = (slot * batch + j) * width + d;
-            ((float *)e->out[0].data)[at_a] +=
-                (float)(g * scale * (double)((const float *)e->in[1].data)[at_b]);
-            ((float *)e->out[1].data)[at_b] +=
-                (float)(g * scale * (double)((const float *)e->in[0].data)[at_a]);
-        }
-    }
-    *(float *)e->out[2].data = (float)dlog_scale;
+    const double row = (double)((const float *)e->in[3].data)[j / batch * batch + i];
+    const double column = (double)((const float *)e->in[4].data)[j];
+    return factor * (exp(logit - row) + exp(logit - column) - (i == j % batch ? 2 : 0));
+}
+
+static tess_status grad_ref(const tess_exec *e)
+{
+    tess__contrast_ref_grad(e, slope);
     return TESS_OK;
-}
-
-static double flops(const tess_operand *in, const tess_operand *out, const void *attrs)
-{
-    (void)out, (void)attrs;
-    return 2.0 * (double)tess_shape_count(&in[1].shape) * (double)in[0].shape.dim[0];
-}
-
-static double grad_flops(const tess_operand *in, const tess_operand *out, const void *attrs)
-{
-    return 3.0 * flops(in, out, attrs);
 }
 
 static tess_value build(tess_graph *g, const tess_value *in)
@@ -279,7 +227,7 @@ static const tess_op grad_op = {
     .unprepare = tess__strips_free,
     .cpu = grad_cpu,
     .ref = grad_ref,
-    .flops = grad_flops,
+    .flops = tess__contrast_grad_flops,
 };
 static const tess_op *const extra[] = {&grad_op, NULL};
 
@@ -294,7 +242,7 @@ const tess_op tess__op_contrast_softmax = {
     .unprepare = tess__strips_free,
     .cpu = cpu,
     .ref = ref,
-    .flops = flops,
+    .flops = tess__contrast_flops,
     .extra = extra,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),
