@@ -93,6 +93,12 @@ typedef struct job {
     int32_t *zero;
 } job;
 
+/* How many items of a share are taken; a cache line each. */
+typedef struct share {
+    _Alignas(64) int64_t n;
+} share;
+enum { SHARES = 64 };
+
 static void convert_rows(const job *j, int64_t begin, int64_t n)
 {
     const tess_kernels *k = tess__kernels();
@@ -170,13 +176,31 @@ static tess_bytes next_share(const job *j, int64_t i, int64_t begin, int64_t end
     return (tess_bytes){next + from * 64, (size_t)(to - from) * 64};
 }
 
-/* This thread's run of items, panel by panel, so that a panel stays in its cache. */
-static void run_share(const job *j, int64_t thread, int64_t n_threads)
+/* Share s of n: a run of items, panel by panel, so that a panel stays in a cache.  Threads take its
+ * items one by one. */
+static void run_share(const job *j, share *taken, int64_t s, int64_t n_shares)
 {
     const int64_t per = j->n_row_items, n = tess__packed_n_panels(j->attrs->w->n) * per;
-    const int64_t begin = n * thread / n_threads, end = n * (thread + 1) / n_threads;
-    for (int64_t i = begin; i < end; i++) {
+    const int64_t begin = n * s / n_shares, end = n * (s + 1) / n_shares;
+    for (;;) {
+        int64_t i;
+#pragma omp atomic capture
+        i = taken->n++;
+        i += begin;
+        if (i >= end) {
+            return;
+        }
         run_item(j, i / per, i % per * j->rows_per_item, next_share(j, i, begin, end));
+    }
+}
+
+/* A thread whose share is done helps with the others': another process may hold their core. */
+static void run_shares(const job *j, share *shares)
+{
+    const int64_t threads = omp_get_num_threads(), n = threads < SHARES ? threads : SHARES;
+    for (int64_t k = 0; k < n; k++) {
+        const int64_t s = (omp_get_thread_num() + k) % n;
+        run_share(j, &shares[s], s, n);
     }
 }
 
@@ -197,6 +221,7 @@ static tess_status cpu(const tess_exec *e)
              .conversion = convert_plan(&e->in[0], attrs->w),
              .rows = tess__rows(&e->in[0].shape),
              .a = e->in[0].data};
+    share shares[SHARES] = {0};
     cut_rows(&j);
     if (j.conversion.needed) {
         j.a = e->scratch;
@@ -212,7 +237,7 @@ static tess_status cpu(const tess_exec *e)
                 convert_rows(&j, r, left < ROWS_PER_CONVERSION ? left : ROWS_PER_CONVERSION);
             }
         }
-        run_share(&j, omp_get_thread_num(), omp_get_num_threads());
+        run_shares(&j, shares);
     }
     return TESS_OK;
 }
