@@ -66,16 +66,16 @@ def modules():
 def export(folder):
     from onnxruntime.quantization import QuantType, quantize_dynamic
     os.makedirs(folder, exist_ok=True)
+    os.chdir(folder)  # where a quantizer or a shape inference may leave its own files
     given = inputs()
     for name, module in modules().items():
-        path = os.path.join(folder, name)
         x = given['picture32'][:2] if name == 'picture' else given['text77'].repeat(2, 1)
         axes = {0: 'b'} if name == 'picture' else {0: 'b', 1: 's'}
-        torch.onnx.export(module, (x,), path + '.onnx', dynamo=False, opset_version=17,
+        torch.onnx.export(module, (x,), name + '.onnx', dynamo=False, opset_version=17,
                           input_names=['x'], output_names=['y'],
                           dynamic_axes={'x': axes, 'y': {0: 'b'}})
         for way in INT8:
-            quantize_dynamic(path + '.onnx', path + '-' + way + '.onnx', per_channel=way != 'int8',
+            quantize_dynamic(name + '.onnx', name + '-' + way + '.onnx', per_channel=way != 'int8',
                              weight_type=QuantType.QInt8, op_types_to_quantize=['MatMul', 'Gemm'])
 
 
