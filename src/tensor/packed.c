@@ -136,7 +136,8 @@ static bool pack_panel(const packing *p, int64_t panel)
     for (int64_t g = 0; g < n_groups; g += BLOCK) {
         const int64_t n = n_groups - g < BLOCK ? n_groups - g : BLOCK;
         for (int64_t at = 0; at < TESS_PANEL; at++) {
-            const float inverse = top[at] > 0.0f ? 127.0f / top[at] : 0.0f;
+            /* Of a smaller top, which is nothing in any sum, the inverse would be infinite. */
+            const float inverse = top[at] > 1e-30f ? 127.0f / top[at] : 0.0f;
             sum[at] += pack_part(p, first + at, g, n, out + at, inverse);
         }
     }

@@ -104,6 +104,18 @@ static void test_refuses_what_is_no_number(void **state)
     }
 }
 
+/* The inverse of the largest of them is no number of f32. */
+static void test_rows_of_next_to_nothing(void **state)
+{
+    (void)state;
+    const float w[2 * 4] = {1e-40f, 0, -1e-41f, 1e-42f, 1, 0, -1, 0.5f};
+    tess_packed p;
+    ok(tess__packed_make(TESS_I8, w, 2, 4, false, &p));
+    assert_int_equal(p.sum[0], 0);
+    assert_int_equal(p.sum[1], 64); /* of 63.5, which is halfway, to even */
+    tess__packed_deinit(&p);
+}
+
 /* A row of zeros, a row of one number, one huge among small: no division by zero, no overflow. */
 static void test_odd_rows(void **state)
 {
@@ -304,6 +316,7 @@ int main(void)
         cmocka_unit_test(test_bytes_are_within_their_steps),
         cmocka_unit_test(test_transposed_is_the_same),
         cmocka_unit_test(test_refuses_what_is_no_number),
+        cmocka_unit_test(test_rows_of_next_to_nothing),
         cmocka_unit_test(test_odd_rows),
         cmocka_unit_test(test_lowered_graph),
         cmocka_unit_test(test_activations),
