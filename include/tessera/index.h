@@ -124,7 +124,10 @@ TESS_MUST_USE tess_status tess_row_read(const tess_row *row, size_t max_bytes, u
 const char *tess_row_kind_name(tess_row_kind kind); /* "image", "text" */
 
 int64_t tess_index_count(const tess_index *ix); /* N */
-int64_t tess_index_dim(const tess_index *ix);   /* Z */
+/* How many of them are of a kind; looks at every row: for information, not for each query. */
+TESS_MUST_USE tess_status tess_index_count_kind(const tess_index *ix, tess_row_kind kind,
+                                                int64_t *out);
+int64_t tess_index_dim(const tess_index *ix); /* Z */
 const char *tess_index_fingerprint(const tess_index *ix);
 const char *tess_index_model(const tess_index *ix); /* NULL: none was recorded */
 /* The version of the FAISS that is built in, or the path of the user's library; "none" when that

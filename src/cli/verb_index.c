@@ -40,7 +40,7 @@ static const cli_option build_options[] = {
      .kind = CLI_PATH,
      CLI_AT(build_values, text),
      .value = "FILE",
-     .help = "Texts to index instead of pictures: JSON lines, CSV or TSV"},
+     .help = "Texts to index, alone or beside pictures: JSON lines, CSV or TSV"},
     CLI_TEXT_KEYS(build_values),
     {.name = "out",
      .short_name = 'o',
@@ -64,6 +64,7 @@ static const cli_option build_options[] = {
 typedef struct build {
     tess_index_builder *builder;
     tess_buf captions;
+    const cli_common *common;
     cli_progress progress;
 } build;
 
@@ -140,7 +141,20 @@ static void show(void *ctx, int64_t n_done, int64_t n_total)
     cli_progress_follow(&b->progress, n_done, n_total);
 }
 
-static tess_status print_built(const cli_command *cmd, const tess_corpus_report *r)
+/* What was built: of the pictures and of the texts. */
+typedef struct built {
+    tess_corpus_report pictures, texts;
+} built;
+
+static void print_left_out(const tess_corpus_report *r, tess_buf *out)
+{
+    if (tess_bad_list_total(&r->bad) > 0) {
+        tess_buf_adds(out, "; left out: ");
+        tess_bad_list_write(&r->bad, out);
+    }
+}
+
+static tess_status print_built(const cli_command *cmd, const built *r)
 {
     const build_values *v = cmd->values;
     tess_buf out = {0};
@@ -150,20 +164,24 @@ static tess_status print_built(const cli_command *cmd, const tess_corpus_report 
         tess_json_key(&w, "index");
         tess_json_add_string(&w, v->out);
         tess_json_key(&w, "rows");
-        tess_json_add_int(&w, r->n_embedded);
+        tess_json_add_int(&w, r->pictures.n_embedded + r->texts.n_embedded);
         tess_json_key(&w, "left_out");
-        tess_json_add_int(&w, tess_bad_list_total(&r->bad));
+        tess_json_add_int(&w, tess_bad_list_total(&r->pictures.bad) +
+                                  tess_bad_list_total(&r->texts.bad));
         tess_json_end_object(&w);
-        tess_buf_adds(&out, "\n");
     } else {
-        tess_buf_addf(&out, "%s: %lld %s", v->out, (long long)r->n_embedded,
-                      v->text ? "texts" : "pictures");
-        if (tess_bad_list_total(&r->bad) > 0) {
-            tess_buf_adds(&out, "; left out: ");
-            tess_bad_list_write(&r->bad, &out);
+        tess_buf_addf(&out, "%s: ", v->out);
+        if (v->data) {
+            tess_buf_addf(&out, "%lld pictures", (long long)r->pictures.n_embedded);
+            print_left_out(&r->pictures, &out);
         }
-        tess_buf_adds(&out, "\n");
+        if (v->text) {
+            tess_buf_addf(&out, "%s%lld texts", v->data ? "; " : "",
+                          (long long)r->texts.n_embedded);
+            print_left_out(&r->texts, &out);
+        }
     }
+    tess_buf_adds(&out, "\n");
     tess_status st = cli_print(&out);
     tess_buf_deinit(&out);
     return st;
@@ -197,7 +215,10 @@ static tess_status embed_pictures(const build_values *v, tess_model *m, build *b
                                    .caption_key = v->caption_key,
                                    .workers = (int)v->workers,
                                    .on_progress = show};
-    return tess_corpus_embed(m, &o, add_row, b, r);
+    b->progress = cli_progress_new(b->common, "embed", "img");
+    const tess_status st = tess_corpus_embed(m, &o, add_row, b, r);
+    cli_progress_end(&b->progress);
+    return st;
 }
 
 static tess_status embed_texts(const build_values *v, tess_model *m, build *b,
@@ -206,7 +227,10 @@ static tess_status embed_texts(const build_values *v, tess_model *m, build *b,
     const tess_text_corpus_options o = {
         .path = v->text, .text_key = v->text_key, .id_key = v->id_key, .on_progress = show};
     TESS_TRY(cli_use_document_prompt(m));
-    return tess_text_corpus_embed(m, &o, add_text, b, r);
+    b->progress = cli_progress_new(b->common, "embed", "B");
+    const tess_status st = tess_text_corpus_embed(m, &o, add_text, b, r);
+    cli_progress_end(&b->progress);
+    return st;
 }
 
 static tess_status build_index(cli_command *cmd, tess_model *m, build *b)
@@ -226,27 +250,29 @@ static tess_status build_index(cli_command *cmd, tess_model *m, build *b)
     tess_status st = tess_index_builder_open(v->out, &io, &b->builder);
     tess_free(model);
     TESS_TRY(st);
-    tess_corpus_report r = {0};
-    st = v->text ? embed_texts(v, m, b, &r) : embed_pictures(v, m, b, &r);
-    cli_progress_end(&b->progress);
+    built r = {0};
+    st = v->data ? embed_pictures(v, m, b, &r.pictures) : TESS_OK;
+    st = st ? st : v->text ? embed_texts(v, m, b, &r.texts) : TESS_OK;
     if (st) {
         tess_index_builder_abort(b->builder);
-        return st;
+    } else {
+        st = tess_index_builder_commit(b->builder);
+        st = st ? st : print_built(cmd, &r);
     }
-    st = tess_index_builder_commit(b->builder);
-    st = st ? st : print_built(cmd, &r);
-    tess_corpus_report_deinit(&r);
+    tess_corpus_report_deinit(&r.pictures);
+    tess_corpus_report_deinit(&r.texts);
     return st;
 }
 
 static tess_status run_build(cli_command *cmd)
 {
     const build_values *v = cmd->values;
-    if (!v->model || !v->data == !v->text || !v->out) {
-        return cli_usage_error(cmd, "index build needs --model, --out, and --data or --text");
+    if (!v->model || (!v->data && !v->text) || !v->out) {
+        return cli_usage_error(cmd, "index build needs --model, --out, and --data or --text, or "
+                                    "both");
     }
     tess_model *m = NULL;
-    build b = {.progress = cli_progress_new(&cmd->common, "embed", v->text ? "B" : "img")};
+    build b = {.common = &cmd->common};
     tess_compute_threads(0);
     tess_status st = cli_open_model(v->model, &v->adapters, cli_precision_of(v->precision), &m);
     st = st ? st : build_index(cmd, m, &b);

@@ -119,6 +119,8 @@ static void add_json(tess_json_writer *w, const tess_row *row, const tess_json *
     tess_json_add_int(w, row->id);
     tess_json_key(w, "key");
     tess_json_add_string(w, row->key);
+    tess_json_key(w, "kind");
+    tess_json_add_string(w, tess_row_kind_name(row->kind));
     tess_json_key(w, "score");
     tess_json_add_real(w, (double)score);
     tess_json_key(w, "path");

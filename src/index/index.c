@@ -134,6 +134,11 @@ int64_t tess_index_count(const tess_index *ix)
     return ix->manifest.n_rows;
 }
 
+tess_status tess_index_count_kind(const tess_index *ix, tess_row_kind kind, int64_t *out)
+{
+    return tess__rows_count(ix->rows, kind, out);
+}
+
 int64_t tess_index_dim(const tess_index *ix)
 {
     return ix->manifest.dim;
@@ -151,9 +156,19 @@ const char *tess_index_model(const tess_index *ix)
 
 tess_status tess_index_info(const tess_index *ix, tess_buf *out)
 {
+    static const char *const counts[TESS_ROW_KINDS] = {
+        [TESS_ROW_IMAGE] = "n_pictures",
+        [TESS_ROW_TEXT] = "n_texts",
+    };
     tess_json_writer w = {.buf = out};
     tess_json_begin_object(&w);
     tess__manifest_write(&ix->manifest, &w);
+    for (int kind = 0; kind < TESS_ROW_KINDS; kind++) {
+        int64_t n;
+        TESS_TRY(tess__rows_count(ix->rows, (tess_row_kind)kind, &n));
+        tess_json_key(&w, counts[kind]);
+        tess_json_add_int(&w, n);
+    }
     tess_json_key(&w, "faiss");
     tess_json_add_string(&w, tess__faiss_origin());
     tess_json_end_object(&w);

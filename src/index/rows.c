@@ -16,7 +16,7 @@
 #define MAP_BYTES      "1073741824"
 
 /* The statements a handle keeps, prepared at their first use. */
-enum { ROW_INSERT, CAPTION_INSERT, ROW_BY_ID, ROW_BY_KEY, ROW_BY_WORDS, N_STATEMENTS };
+enum { ROW_INSERT, CAPTION_INSERT, ROW_BY_ID, ROW_BY_KEY, ROW_BY_WORDS, ROW_COUNT, N_STATEMENTS };
 
 static const char *const statement_sql[N_STATEMENTS] = {
     [ROW_INSERT] = "INSERT INTO rows(id,key,kind,path,offset,n_bytes,captions,width,height)"
@@ -27,6 +27,7 @@ static const char *const statement_sql[N_STATEMENTS] = {
     [ROW_BY_KEY] = "SELECT id FROM rows WHERE key=?1",
     [ROW_BY_WORDS] = "SELECT rowid,bm25(captions) FROM captions WHERE captions MATCH ?1"
                      " ORDER BY bm25(captions),rowid LIMIT ?2",
+    [ROW_COUNT] = "SELECT count(*) FROM rows WHERE kind=?1",
 };
 
 struct tess__rows {
@@ -386,6 +387,27 @@ tess_status tess__rows_find(tess__rows *r, const char *key, int64_t *out_id)
 {
     pthread_mutex_lock(&r->lock);
     tess_status st = find_locked(r, key, out_id);
+    pthread_mutex_unlock(&r->lock);
+    return st;
+}
+
+static tess_status count_locked(tess__rows *r, tess_row_kind kind, int64_t *out)
+{
+    sqlite3_stmt *s = NULL;
+    TESS_TRY(statement(r, ROW_COUNT, &s));
+    sqlite3_bind_int(s, 1, (int)kind);
+    tess_status st = step_row(r, s, "at all");
+    if (st == TESS_OK) {
+        *out = sqlite3_column_int64(s, 0);
+    }
+    sqlite3_reset(s);
+    return st;
+}
+
+tess_status tess__rows_count(tess__rows *r, tess_row_kind kind, int64_t *out)
+{
+    pthread_mutex_lock(&r->lock);
+    tess_status st = count_locked(r, kind, out);
     pthread_mutex_unlock(&r->lock);
     return st;
 }

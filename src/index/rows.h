@@ -25,6 +25,8 @@ TESS_MUST_USE tess_status tess__rows_get(tess__rows *r, int64_t id, tess_arena *
 TESS_MUST_USE tess_status tess__rows_find(tess__rows *r, const char *key, int64_t *out_id);
 TESS_MUST_USE tess_status tess__rows_match(tess__rows *r, const char *words, int64_t k,
                                            tess_hit *out_hits, int64_t *out_n_hits);
+/* Rows of a kind; looks at all of them. */
+TESS_MUST_USE tess_status tess__rows_count(tess__rows *r, tess_row_kind kind, int64_t *out);
 /* Closes and frees; what was not finished is rolled back. */
 void tess__rows_close(tess__rows *r);
 

@@ -261,8 +261,9 @@ for (const words of examples) {
 }
 language.parentElement.hidden = true;
 fetch("/v1/info").then((r) => r.json()).then((info) => {
-  const rows = info.n_rows.toLocaleString();
-  byId("about").textContent = info.image ? `${rows} pictures, searched in any language` : `${rows} texts, searched by what they mean`;
+  const texts = `${info.n_texts.toLocaleString()} texts`, pictures = `${(info.n_rows - info.n_texts).toLocaleString()} pictures`;
+  const rows = !info.n_texts ? pictures : info.n_texts === info.n_rows ? texts : `${pictures} and ${texts}`;
+  byId("about").textContent = `${rows}, searched ${info.image ? "in any language" : "by what they mean"}`;
   if (info.image) return;
   canTakePictures = false;
   byId("headline").textContent = "Find texts by what they mean";

@@ -23,6 +23,7 @@ struct tess_server {
     tess__query_limits limits;
     tess__pool *pool;
     tess__http *http;
+    int64_t n_texts; /* of the index's rows */
     atomic_bool stopping;
 };
 
@@ -347,6 +348,7 @@ static void handle_info(void *ctx, const tess__request *request, tess__response 
     add_string(&j, "fingerprint", tess_index_fingerprint(s->options.index));
     add_int(&j, "dim", tess_index_dim(s->options.index));
     add_int(&j, "n_rows", tess_index_count(s->options.index));
+    add_int(&j, "n_texts", s->n_texts);
     add_int(&j, "max_k", s->limits.max_k);
     tess_json_key(&j, "text");
     tess_json_add_bool(&j, s->options.embed_text != NULL);
@@ -430,7 +432,8 @@ tess_status tess_server_start(const tess_server_options *options, tess_server **
     s->options = *options;
     fill_in(&s->options);
     s->limits = (tess__query_limits){s->options.max_text_bytes, s->options.max_k};
-    tess_status st = start(s);
+    tess_status st = tess_index_count_kind(s->options.index, TESS_ROW_TEXT, &s->n_texts);
+    st = st ? st : start(s);
     if (st != TESS_OK) {
         tess_server_stop(s);
         return st;

@@ -4,6 +4,7 @@
 no record is counted and named; a picture is refused."""
 import json
 import os
+import shutil
 import struct
 
 import tiny
@@ -54,7 +55,55 @@ def corpus(work):
         # the texts were embedded behind one prompt of the model, the words behind another
         tiny.check(f"{key}: with prompts", 0.9 < hit["score"] < 0.99, hit)
     info = json.loads(tiny.run("index", "info", f"{work}/index", "--json").stdout)
-    tiny.check("info", info["n_rows"] == 4, info)
+    tiny.check("info", (info["n_rows"], info["n_pictures"], info["n_texts"]) == (4, 0, 4), info)
+
+
+def packed(work):
+    """Packed, the model finds what it finds; the index is that of the model, packed or not."""
+    model = f"{work}/packed_model"
+    shutil.copytree(MODEL, model)
+    done = tiny.run("pack", "-m", model, "--json", limit=120)
+    report = json.loads(done.stdout or b"{}")
+    tiny.check("pack", done.returncode == 0 and report["tried"][-1]["mode"] == report["mode"] and
+               "image_cosine" not in report["tried"][0], done)
+    done = tiny.run("pack", "-m", model, "--check", limit=60)
+    tiny.check("pack --check", done.returncode == 0, done)
+    for precision, model_dir in (("auto", model), ("f32", MODEL)):
+        done = tiny.run("search", "-i", f"{work}/index", "-m", model_dir, "--precision", precision,
+                        "--text", "red cat", "--json", limit=60)
+        hits = json.loads(done.stdout or b'{"results": [{"key": ""}]}')["results"]
+        tiny.check(f"packed, {precision}", hits[0]["key"] == "7", done)
+    data = f"{work}/corpus.jsonl"
+    done = tiny.run("index", "build", "-m", model, "--text", data, "-o", f"{work}/index8", limit=60)
+    tiny.check("an index built packed", done.returncode == 0 and b"4 texts" in done.stdout, done)
+    done = tiny.run("search", "-i", f"{work}/index8", "-m", MODEL, "--text", "house and garden",
+                    "--json", limit=60)
+    hits = json.loads(done.stdout or b'{"results": [{"key": ""}]}')["results"]
+    tiny.check("and asked unpacked", hits[0]["key"] == "line 10", done)
+
+
+def mixed(work):
+    """Pictures and texts in one index, by a model that embeds both."""
+    tiny.run(*tiny.train_args(work, "mixed", "--steps", 1))
+    model, out = f"{work}/logs/mixed/model", f"{work}/both"
+    data = write(f"{work}/words.jsonl", b'{"key": "w", "text": "red"}\n{"key": "v", "text": "a dot"}\n')
+    done = tiny.run("index", "build", "-m", model, "-d", f"{work}/tiny.tar", "--text", data, "-o", out,
+                    limit=120)
+    tiny.check("both are indexed", done.returncode == 0 and b" pictures" in done.stdout and
+               b"; 2 texts\n" in done.stdout, done)
+    info = json.loads(tiny.run("index", "info", out, "--json").stdout or b"{}")
+    tiny.check("and counted apart", info.get("n_texts") == 2 and info.get("n_pictures", 0) > 2 and
+               info["n_rows"] == info["n_pictures"] + 2, info)
+    done = tiny.run("search", "-i", out, "--text", "a dot", "--json", "-k", 100, limit=60)
+    hits = json.loads(done.stdout or b'{"results": []}')["results"]
+    kinds = {hit["kind"] for hit in hits}
+    tiny.check("both kinds are found", kinds == {"image", "text"} and hits[0]["key"] == "v", hits[:2])
+    same = write(f"{work}/same.jsonl", b'{"key": "%s", "text": "red"}\n' % next(
+        h["key"] for h in hits if h["kind"] == "image").encode())
+    check_fails("a text with a picture's key", ["this key is already in the index"],
+                "index", "build", "-m", model, "-d", f"{work}/tiny.tar", "--text", same, "-o",
+                f"{work}/clash")
+    tiny.check("nothing is left of it", not os.path.exists(f"{work}/clash"))
 
 
 def tables(work):
@@ -85,6 +134,8 @@ def refusals(work):
 def main():
     work = tiny.work_dir()
     corpus(work)
+    packed(work)
+    mixed(work)
     tables(work)
     refusals(work)
     tiny.remove(work)

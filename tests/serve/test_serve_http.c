@@ -243,7 +243,7 @@ static void test_pages(void **state)
         {"/icon.svg", "image/svg+xml"},
         {"/healthz", "{\"status\":\"ok\"}"},
         {"/healthz", "X-Content-Type-Options: nosniff"},
-        {"/v1/info", "\"n_rows\":12"},
+        {"/v1/info", "\"n_rows\":12,\"n_texts\":0"},
         {"/?q=cat", "<!doctype html>"},
     };
     for (int64_t i = 0; i < TESS_COUNT(cases); i++) {
