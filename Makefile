@@ -158,6 +158,7 @@ BENCH_decode   := vision
 BENCH_inference := fusion
 BENCH_lora     := fusion
 BENCH_matmul   := tensor
+BENCH_sentence := train
 BENCH_tokenize := text
 BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
 define bench_rule

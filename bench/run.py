@@ -14,6 +14,7 @@ import time
 
 import common
 import inference_rate
+import sentence_rate
 import train_rate
 
 QUERIES = 'recipes/emoji/queries.tsv'
@@ -148,7 +149,8 @@ def lora(context):
         'batch': batch, 'tokens_per_caption': tokens, 'load': common.median_load(), 'rows': rows})
 
 
-BENCHES = {'train': train_rate.bench, 'inference': inference_rate.bench, 'decode': decode,
+BENCHES = {'train': train_rate.bench, 'inference': inference_rate.bench,
+           'sentence': sentence_rate.bench, 'decode': decode,
            'tokenize': tokenize, 'search': search, 'quality': quality, 'repeat': repeat,
            'lora': lora}
 
