@@ -67,9 +67,11 @@ def deal_texts(context):
 def start_sides(context, folder):
     """{label: ask(slice)}, the processes, and what the rivals say about themselves."""
     asks, sides, about = {}, [], {}
+    # Compiling takes PyTorch minutes: not in a short run.
+    short = ['--quick'] * (context.rounds < 3)
     for rival, label in RIVALS.items():
         side = Side([PYTHON, 'bench/rival/sentence.py', rival, MODEL, folder + '/all.jsonl',
-                     folder + '/onnx', str(SLICES)] + ['--quick'] * common.QUICK)
+                     folder + '/onnx', str(SLICES)] + short)
         about[rival] = side.read()
         sides.append(side)
         for way in about[rival]['ways']:

@@ -39,11 +39,11 @@ def milliseconds(call):
 class Way:
     """encode(texts of one batch) with the best batch size, over slices of all texts."""
 
-    def __init__(self, encode, texts, n_slices, batches=BATCHES):
+    def __init__(self, encode, texts, n_slices):
         self.encode, self.texts, self.n_slices = encode, texts, n_slices
-        sample = texts[::max(1, len(texts) // 128)]
-        self.run(sample, batches[0])  # the first call sets up
-        self.trials = {b: milliseconds(lambda b=b: self.run(sample, b)) for b in batches}
+        sample = texts[::max(1, len(texts) // 96)]
+        self.run(sample[:32], BATCHES[0])  # the first call sets up
+        self.trials = {b: milliseconds(lambda b=b: self.run(sample, b)) for b in BATCHES}
         self.batch = min(self.trials, key=self.trials.get)
 
     def run(self, texts, batch):
@@ -158,9 +158,8 @@ def ort_ways(options, texts):
     for name, paths in graphs(options, tokenizer).items():
         tried = {}
         for path in paths:
-            batches = BATCHES[:2] if options.quick else BATCHES
             try:
-                tried[path] = Way(ort_encoder(path, tokenizer), texts, options.slices, batches)
+                tried[path] = Way(ort_encoder(path, tokenizer), texts, options.slices)
             except Exception as e:  # as above
                 left_out[os.path.basename(path)] = str(e).split('\n')[0][:200]
         best = min(tried, key=lambda p, tried=tried: min(tried[p].trials.values()))
