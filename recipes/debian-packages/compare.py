@@ -6,8 +6,7 @@
 
 Needs sentence-transformers and numpy.  DIR (build/debian-packages) is what recipes/debian-packages/run
 made.  Takes every k-th description, embeds them with both in f32, and prints the cosine distances
-(computed in float64); exits 1 when one is above 1e-5.  bf16 and int8 are printed beside
-it.
+(computed in float64), those of bf16 and int8 too; exits 1 when one of f32 is above 1e-5.
 """
 import argparse
 import json
@@ -53,7 +52,7 @@ def main():
     for precision in ('f32', 'bf16', 'int8'):
         d = distances(embed(options, sample, precision), theirs)
         worst[precision] = d.max()
-        print("%-4s  %d descriptions: cosine distance at most %.2e, mean %.2e" % (
+        print('%-4s  %d descriptions: cosine distance at most %.2e, mean %.2e' % (
             precision, len(d), d.max(), d.mean()))
     sys.exit(0 if worst['f32'] <= 1e-5 else 1)
 

@@ -41,6 +41,14 @@ TRAIN = {**HEAD, 'best_rival': 'debian bf16', 'ratio': ONE, 'memory_ratio': ONE,
          'arithmetic': {'gflops': ONE, 'onednn_bf16_gflops': ONE, 'part_of_onednn_bf16': ONE}}
 
 
+SENTENCE = {**HEAD, 'best': {'sentence-transformers': 'sentence-transformers bf16',
+                             'ONNX Runtime': 'ONNX Runtime int8'},
+            'texts_per_s': {'Tessera int8': {**ONE, 'median': 9}, 'Tessera bf16': ONE,
+                            'sentence-transformers bf16': ONE, 'ONNX Runtime int8': ONE},
+            'times_as_fast': {'Tessera int8': {'sentence-transformers': {**ONE, 'median': 3.25},
+                                               'ONNX Runtime': ONE}}}
+
+
 class Readme(unittest.TestCase):
     def test_it_holds_what_the_generator_gives(self):
         with open(tables.README, encoding='utf-8') as f:
@@ -56,6 +64,12 @@ class Readme(unittest.TestCase):
             self.assertNotIn('old', made)
             self.assertIn('|', made)
             self.assertEqual(tables.render(made, results), made)
+
+    def test_the_fastest_precision_is_shown(self):
+        made = tables.figures({'sentence': SENTENCE})
+        self.assertIn('| sentences (int8) beside sentence-transformers bf16 | 9 texts/s | 2 | '
+                      '**3.25 x** | 2 x |', made)
+        self.assertIn('beside ONNX Runtime int8', made)
 
     def test_rows_have_one_width(self):
         made = tables.languages({'quality': QUALITY})
