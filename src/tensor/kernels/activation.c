@@ -23,7 +23,8 @@ INLINE float gelu(float x)
 
 /* Within 4e-5 of x Phi(x), for what is rounded to bf16 or bytes next: Phi(x) = 1/2 + c P(c^2) with
  * c = x cut to +-4.4, where it is 0 and 1; P by weighted least squares, the weights moved
- * to where the error is largest (Lawson 1961).  It takes 0.26 ns a number where the above takes 0.63. */
+ * to where the error is largest (Lawson 1961).  It takes 0.26 ns a number where the above takes
+ * 0.63. */
 INLINE float gelu_rough(float x)
 {
     const float up = x < 4.4f ? x : 4.4f, c = up > -4.4f ? up : -4.4f, u = c * c;
