@@ -627,7 +627,7 @@ static tess_status run_train(cli_command *cmd)
     if (!dir) {
         return TESS_NOMEM;
     }
-    cli_progress bar = cli_progress_new(&cmd->common, "train", "img");
+    cli_progress bar = cli_progress_new(&cmd->common, "train", v->distill_text ? "txt" : "img");
     tess_train_options o = options_of(v, dir, &bar);
     if (v->distill_text && !cli_given(cmd, "captions-per-image")) {
         o.captions_per_image = 0; /* its own default */
