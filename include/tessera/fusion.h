@@ -39,7 +39,8 @@ TESS_MUST_USE tess_status tess_model_open(const char *dir, tess_precision precis
                                           tess_model **out);
 void tess_model_free(tess_model *m);
 /* Writes a model directory, whole or absent; an existing one is replaced, a directory that holds
- * anything else is refused. */
+ * anything else is refused.  A text-only model keeps the layout that it came in, and that directory
+ * is read again for its configs. */
 TESS_MUST_USE tess_status tess_model_save(tess_model *m, const char *dir);
 
 /* Writes the model of directory `in` as a directory `out` of another layout, "openclip" or "hf",

@@ -47,7 +47,8 @@ const cli_verb cli_verb_convert = {
     .values_bytes = sizeof(convert_values),
     .about =
         "Every tensor keeps its type (bf16, f16, f32), and within one layout its bytes. What the "
-        "layout cannot say is refused by name. The tokenizer's files come along.",
+        "layout cannot say is refused by name. The tokenizer's files come along. A text-only model "
+        "has a layout of its own, --to hf.",
     .examples = "$ tessera convert -m logs/emoji/model --to openclip -o emoji-openclip\n"
                 "$ tessera convert -m clip-vit-base-patch32 --to openclip -o ViT-B-32",
     .run = run,
