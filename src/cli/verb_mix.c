@@ -115,7 +115,7 @@ static tess_status run(cli_command *cmd)
 
 const cli_verb cli_verb_mix = {
     .name = "mix",
-    .summary = "Join the image tower of one model with the text tower of another",
+    .summary = "Join one model's image tower and another's text tower",
     .options = options,
     .n_options = TESS_COUNT(options),
     .values_bytes = sizeof(mix_values),

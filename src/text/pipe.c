@@ -53,6 +53,8 @@ void tess__pipe_scratch_deinit(tess__pipe_scratch *s)
     tess_free(s->in.data);
     tess_free(s->out.data);
     tess_free(s->temp.data);
+    tess_free(s->before.data);
+    tess_free(s->tail.data);
     tess_free(s->points);
     tess_free(s->run);
     tess_free(s->words.words);

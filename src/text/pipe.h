@@ -45,11 +45,12 @@ typedef struct tess__lattice_node {
 } tess__lattice_node;
 
 typedef struct tess__pipe_scratch {
-    tess__span_buf text;    /* the input where it was ill-formed */
-    tess__span_buf in, out; /* of the step at work */
-    tess__span_buf temp;    /* of one step, or of the model */
-    int32_t *points;        /* normal forms: code points */
-    int32_t *run;           /* normal forms: marks to be ordered */
+    tess__span_buf text;         /* the input where it was ill-formed */
+    tess__span_buf in, out;      /* of the step at work */
+    tess__span_buf temp;         /* of one step, or of the model */
+    tess__span_buf before, tail; /* tess__text_fix: to compare with; what comes after the head */
+    int32_t *points;             /* normal forms: code points */
+    int32_t *run;                /* normal forms: marks to be ordered */
     size_t cap_points, cap_run;
     tess__words words, cut; /* before and after a pre-tokenizer */
     tess__bpe_symbol *symbols;

@@ -168,9 +168,10 @@ static tess_status round_of_fixes(tess__pipe_scratch *s, bool unescape)
     return TESS_OK;
 }
 
-/* Until nothing changes; *before is for comparing. */
-static tess_status fix_part(tess__pipe_scratch *s, bool unescape, tess__span_buf *before)
+/* Until nothing changes. */
+static tess_status fix_part(tess__pipe_scratch *s, bool unescape)
 {
+    tess__span_buf *before = &s->before;
     for (int i = 0; i < MAX_ROUNDS && ((unescape && has_reference(&s->in)) || !is_plain(&s->in));
          i++) {
         before->n_bytes = 0;
@@ -195,16 +196,17 @@ static size_t first_tag_line(const tess__span_buf *b)
     return i;
 }
 
-static tess_status fix_parts(tess__pipe_scratch *s, size_t n_head, tess__span_buf *before,
-                             tess__span_buf *tail)
+static tess_status fix_parts(tess__pipe_scratch *s, size_t n_head)
 {
+    tess__span_buf *tail = &s->tail;
+    tail->n_bytes = 0;
     TESS_TRY(tess__span_put(tail, s->in.data + n_head, s->in.n_bytes - n_head));
     s->in.n_bytes = n_head;
-    TESS_TRY(fix_part(s, true, before));
+    TESS_TRY(fix_part(s, true));
     tess__span_buf head = s->in;
     s->in = *tail;
     *tail = head;
-    TESS_TRY(fix_part(s, false, before));
+    TESS_TRY(fix_part(s, false));
     TESS_TRY(tess__span_put(tail, s->in.data, s->in.n_bytes));
     head = s->in;
     s->in = *tail;
@@ -214,15 +216,10 @@ static tess_status fix_parts(tess__pipe_scratch *s, size_t n_head, tess__span_bu
 
 tess_status tess__text_fix(tess__pipe_scratch *s)
 {
-    tess__span_buf before = {0}, tail = {0};
     s->out.n_bytes = 0;
     if (is_plain(&s->in) && !has_reference(&s->in)) {
         return TESS_OK;
     }
     size_t n_head = first_tag_line(&s->in);
-    tess_status st =
-        n_head == s->in.n_bytes ? fix_part(s, true, &before) : fix_parts(s, n_head, &before, &tail);
-    tess_free(before.data);
-    tess_free(tail.data);
-    return st;
+    return n_head == s->in.n_bytes ? fix_part(s, true) : fix_parts(s, n_head);
 }

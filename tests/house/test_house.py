@@ -160,10 +160,17 @@ def check_names(root):
             yield f"{name}: a name is used once in src: {', '.join(paths)}"
 
 
+def check_executable(root):
+    for path in walk(root, "tests"):
+        if re.match(r"test_.*\.(py|sh)$", os.path.basename(path)):
+            if not os.access(os.path.join(root, path), os.X_OK):
+                yield f"{path}: tests/run cannot run it: chmod +x"
+
+
 RULES = {
     "arrows": check_arrows, "doors": check_doors, "printing": check_printing,
     "allocation": check_allocation, "fast_math": check_fast_math, "licence": check_licence,
-    "names": check_names,
+    "names": check_names, "executable": check_executable,
 }
 
 # ---- a small house that keeps every rule, and what breaks each ----
@@ -188,6 +195,7 @@ CLEAN = {
     "src/train/loop.c": C + '#include "tessera/data.h"\n',
     "src/cli/main.c": C + '#include "tessera/data.h"\nint main(void) { printf("x"); exit(1); }\n',
     "tests/run": "#!/bin/bash\n# " + SPDX + "\n",
+    "tests/text/test_words.py": "#!/usr/bin/python3\n# " + SPDX + "\n",
 }
 MUTANTS = [
     ("arrows", "src/base/memory.c", '#include "tessera/text.h"\n'),
@@ -220,6 +228,7 @@ MUTANTS = [
     ("licence", "script/bare", "#!/bin/sh\n"),
     ("licence", "tests/text/test_bare.c", "\n\n\n" + C),
     ("names", "src/train/words.c", C),
+    ("executable", "tests/text/test_plain.py", "# " + SPDX + "\n"),
 ]
 
 
@@ -229,6 +238,7 @@ def plant(root, files):
         os.makedirs(os.path.dirname(full), exist_ok=True)
         with open(full, "w", encoding="utf-8") as f:
             f.write(text)
+        os.chmod(full, 0o755 if text.startswith("#!") else 0o644)
 
 
 def broken_rules(files):

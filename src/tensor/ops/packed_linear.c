@@ -93,9 +93,9 @@ typedef struct job {
     int32_t *zero;
 } job;
 
-/* How many items of a share are taken; a cache line each. */
+/* How many items of a share are taken; no two in one cache line. */
 typedef struct share {
-    _Alignas(64) int64_t n;
+    int64_t n, apart[7];
 } share;
 enum { SHARES = 64 };
 
