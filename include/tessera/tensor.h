@@ -334,7 +334,7 @@ TESS_MUST_USE tess_status tess_tensors_save(const char *path, const tess_tensor 
                                             const tess_pair *metadata, int64_t n_metadata);
 /* In place of tess_store_allocate: `group` entries are the file's own memory, which is read-only
  * and must outlive the store.  Entries that the file lacks have no data; others must be F32 of
- * their shape. */
+ * their shape, at a multiple of 4 bytes (a file may have them elsewhere: TESS_UNSUPPORTED). */
 TESS_MUST_USE tess_status tess_store_map(tess_store *s, const char *group, const tess_tensors *t);
 /* Loads `group` entries from a file by name (F32, BF16, F16 converted); a name missing, extra or of
  * another shape fails with the list of all of them (as many as a message holds, and the number of

@@ -110,11 +110,34 @@ static bool has_count(const tess_tensor *t, const char *dtype, int64_t n)
     return t && strcmp(t->dtype, dtype) == 0 && tess_shape_count(&t->shape) == n;
 }
 
-static tess_dtype dtype_of(const tess_tensor *t)
+static const struct {
+    const char *name;
+    tess_dtype dtype;
+} panel_dtypes[] = {{"F32", TESS_F32}, {"BF16", TESS_BF16}, {"I8", TESS_I8}};
+
+/* Whether panels can be of the tensor's type, and of which. */
+static bool is_panels(const tess_tensor *t, tess_dtype *out)
 {
-    return strcmp(t->dtype, "I8") == 0     ? TESS_I8
-           : strcmp(t->dtype, "BF16") == 0 ? TESS_BF16
-                                           : TESS_F32;
+    for (int64_t i = 0; t && i < TESS_COUNT(panel_dtypes); i++) {
+        if (strcmp(t->dtype, panel_dtypes[i].name) == 0) {
+            *out = panel_dtypes[i].dtype;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Everything is read where it lies, as words of 32 bits. */
+static tess_status check_places(const tess_tensors *file)
+{
+    for (int64_t i = 0; i < tess_tensors_count(file); i++) {
+        const tess_tensor *t = tess_tensors_at(file, i);
+        if ((uintptr_t)t->data % sizeof(uint32_t) != 0) {
+            return TESS_FAIL(TESS_FORMAT, "%s: expected to begin at a multiple of 4 bytes",
+                             t->name);
+        }
+    }
+    return TESS_OK;
 }
 
 static tess_status map_parameter(tess_packs *p, const tess_product *product, pack *item)
@@ -122,12 +145,11 @@ static tess_status map_parameter(tess_packs *p, const tess_product *product, pac
     const tess_tensor *t = find_tensor(p, "panels", product->name);
     const int64_t n_padded = tess__packed_n_panels(product->n) * TESS_PANEL;
     tess_packed *w = &item->packed;
-    w->kind = t ? dtype_of(t) : TESS_F32;
+    const tess_tensor *scale = NULL, *sum = NULL;
+    bool fits = is_panels(t, &w->kind);
     w->n = product->n;
     w->k = product->k;
-    const size_t bytes = tess__packed_panel_bytes(w->kind, w->n, w->k);
-    const tess_tensor *scale = NULL, *sum = NULL;
-    bool fits = t && t->n_bytes == bytes;
+    fits = fits && t->n_bytes == tess__packed_panel_bytes(w->kind, w->n, w->k);
     if (w->kind == TESS_I8) {
         scale = find_tensor(p, "scale", product->name);
         sum = find_tensor(p, "sum", product->name);
@@ -142,27 +164,36 @@ static tess_status map_parameter(tess_packs *p, const tess_product *product, pac
     return TESS_OK;
 }
 
-tess_status tess__packs_of_file(tess_tensors *file, tess_packs **out)
+static tess_status read_mode(const tess_tensors *file, tess_pack_mode *out)
 {
     const char *mode = tess_tensors_metadata(file, "mode");
+    for (int s = 0; s < TESS_SPARED_COUNT; s++) {
+        for (int64_t i = 0; i < TESS_COUNT(panel_dtypes); i++) {
+            const tess_pack_mode m = {panel_dtypes[i].dtype, (tess_spared)s};
+            if (mode && strcmp(mode, tess__pack_mode_name(m)) == 0) {
+                *out = m;
+                return TESS_OK;
+            }
+        }
+    }
+    return TESS_FAIL(TESS_FORMAT, "its mode is none that is known");
+}
+
+tess_status tess__packs_of_file(tess_tensors *file, tess_packs **out)
+{
     *out = tess_alloc(sizeof **out);
     if (!*out) {
         tess_tensors_free(file);
         return TESS_NOMEM;
     }
     (*out)->file = file;
-    for (int s = 0; s < TESS_SPARED_COUNT; s++) {
-        for (tess_dtype kind = 0; kind < TESS_DTYPE_COUNT; kind++) {
-            const tess_pack_mode m = {kind, (tess_spared)s};
-            if (mode && strcmp(mode, tess__pack_mode_name(m)) == 0) {
-                (*out)->mode = m;
-                return TESS_OK;
-            }
-        }
+    tess_status st = read_mode(file, &(*out)->mode);
+    st = st ? st : check_places(file);
+    if (st) {
+        tess__packs_free(*out);
+        *out = NULL;
     }
-    tess__packs_free(*out);
-    *out = NULL;
-    return TESS_FAIL(TESS_FORMAT, "its mode is none that is known");
+    return st;
 }
 
 /* ---- both ---------------------------------------------------------------------------------- */

@@ -257,6 +257,10 @@ tess_status tess_store_map(tess_store *s, const char *group_name, const tess_ten
         if (strcmp(x->dtype, "F32") != 0 || !tess_shape_equal(&x->shape, &e->shape)) {
             return TESS_FAIL(TESS_FORMAT, "%s: expected F32 in the model's shape", e->name);
         }
+        if ((uintptr_t)x->data % sizeof(float) != 0) {
+            return TESS_FAIL(TESS_UNSUPPORTED, "%s: expected to begin at a multiple of 4 bytes",
+                             e->name);
+        }
         e->mapped = (float *)(uintptr_t)x->data;
     }
     s->allocated = true;

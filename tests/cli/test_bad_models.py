@@ -277,7 +277,8 @@ OPENCLIP, HF, TOKENIZER = "open_clip_config.json", "config.json", "tokenizer.jso
 FAMILIES = ("openclip", "timm", "clip", "shards", "siglip", "bert", "xlmr", "st", "dense")
 # The language model's head, which comes first in this file, is not read.
 PASSED_OVER = ("a missing tensor", "a flat tensor", "an empty tensor", "NaN")
-HUGE = (2**31, 10**9, 2**62, -1, 0, 1.5, "12", None, [1], True)
+# Kinds of value that a size may not have; each size meets one of every kind, in turn.
+SIZES = ((2**31, 10**9, 2**62), (-1, 0), (1.5, "12", None, [1], True))
 
 
 def weights_rows():
@@ -357,11 +358,11 @@ def config_rows():
                      "num_attention_heads", "num_hidden_layers", "type_vocab_size", "vocab_size",
                      "layer_norm_eps")]),
     }
-    for base, (file, paths) in sizes.items():
-        for path in paths:
-            for value in HUGE:
-                yield (f"{base}: {path[-1]} of {path[0]} {json.dumps(value)}", base,
-                       setting(file, *path, value), None)
+    every = [(base, file, path) for base, (file, paths) in sizes.items() for path in paths]
+    for i, (base, file, path) in enumerate(every):
+        for value in (kind[i % len(kind)] for kind in SIZES):
+            yield (f"{base}: {path[-1]} of {path[0]} {json.dumps(value)}", base,
+                   setting(file, *path, value), None)
 
 
 def known_rows():

@@ -267,6 +267,21 @@ static void test_damage_is_not_used(void **state)
         expect_said("tessera pack makes it anew");
         assert_memory_equal(right, x, sizeof x);
     }
+    uint8_t *aside =
+        tess_alloc(n + 1); /* a header of an odd length: no word lies where it should */
+    assert_non_null(aside);
+    memcpy(aside, packed, n);
+    uint64_t header;
+    memcpy(&header, packed, sizeof header);
+    memcpy(aside + 8 + header + 1, packed + 8 + header, n - 8 - header);
+    aside[8 + header++] = ' ';
+    memcpy(aside, &header, sizeof header);
+    ok(tess_file_write(packed_of(dir), aside, n + 1));
+    said[0] = '\0';
+    embed_dir(dir, TESS_PRECISION_F32, "f32", x);
+    expect_said("expected to begin at a multiple of 4 bytes");
+    assert_memory_equal(right, x, sizeof x);
+    tess_free(aside);
     char *at = memmem(packed, n, "\"tessera_pack\":\"1\"", 18); /* a later format */
     assert_non_null(at);
     at[16] = '7';

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every fixture sentence under every fixture model: the ids and the decoded text are
  * SentencePiece's own (tests/fixtures/text/make.py).  The decoded text is compared by length and
- * CRC-32C. */
+ * CRC-32C.  Then all of texts.txt, by a hash of the ids and that CRC (make_spm_texts.py). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -87,8 +87,69 @@ static void parity(void **state)
     fixture_free_lines(&sentences);
 }
 
+static uint32_t fnv(const tess_ids *ids)
+{
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < ids->n_ids; i++) {
+        for (int k = 0; k < 32; k += 8) {
+            h = (h ^ ((uint32_t)ids->ids[i] >> k & 255)) * UINT64_C(0x100000001b3);
+        }
+    }
+    return (uint32_t)(h ^ h >> 32);
+}
+
+/* The number of texts whose ids or whose text made of them are not the expected ones. */
+static int check_texts(const tess_tokenizer *t, const fixture_lines *texts, const uint8_t *want,
+                       const char *name)
+{
+    tess_encode_options o = {.scratch = tess_tokenizer_scratch_new()};
+    tess_ids ids = {0};
+    tess_buf text = {0};
+    int n_bad = 0;
+    for (size_t i = 0; i < texts->n; i++, want += 8) {
+        const tess_buf *s = &texts->lines[i];
+        uint32_t expected[2];
+        memcpy(expected, want, sizeof expected);
+        ids.n_ids = 0;
+        tess_buf_clear(&text);
+        assert_int_equal(tess_tokenizer_encode(t, &ids, s->data, s->n_bytes, &o), TESS_OK);
+        assert_int_equal(tess_tokenizer_decode(t, &text, ids.ids, ids.n_ids), TESS_OK);
+        if (fnv(&ids) != expected[0] || tess_crc32c(0, text.data, text.n_bytes) != expected[1]) {
+            print_error("%s, line %zu: \"%s\"\n", name, i + 1, s->data);
+            n_bad++;
+        }
+    }
+    tess_tokenizer_scratch_free(o.scratch);
+    tess_ids_deinit(&ids);
+    tess_buf_deinit(&text);
+    return n_bad;
+}
+
+static void all_texts(void **state)
+{
+    (void)state;
+    fixture_lines cases = fixture_read_lines("cases.txt");
+    fixture_lines texts = fixture_read_lines("texts.txt");
+    uint8_t *want;
+    size_t n_bytes;
+    int n_bad = 0;
+    assert_true(texts.n >= 2000);
+    assert_int_equal(tess_file_read(FIXTURE_DIR "expected_texts.bin", 1 << 26, &want, &n_bytes),
+                     TESS_OK);
+    assert_int_equal(n_bytes, cases.n * texts.n * 8);
+    for (size_t k = 0; k < cases.n; k++) {
+        tess_tokenizer *t = fixture_open(cases.lines[k].data);
+        n_bad += check_texts(t, &texts, want + k * texts.n * 8, cases.lines[k].data);
+        tess_tokenizer_close(t);
+    }
+    assert_int_equal(n_bad, 0);
+    tess_free(want);
+    fixture_free_lines(&cases);
+    fixture_free_lines(&texts);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(parity)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(parity), cmocka_unit_test(all_texts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
