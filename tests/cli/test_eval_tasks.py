@@ -352,6 +352,11 @@ def xtd10(work, model):
             ("a caption too many", "test_1kcaptions_de.txt", "a\n" * 13, ["_de.txt", "13", "12"]),
             ("not UTF-8", "test_1kcaptions_de.txt", b"a\n\xff\n" * 6, ["_de.txt", "line 2"]),
             ("no captions", "test_1kcaptions_de.txt", "", ["_de.txt", "empty"]),
+            ("UTF-16", "test_1kcaptions_de.txt", "a\n".encode("utf-16") * 12, ["_de.txt"]),
+            ("a NUL", "test_1kcaptions_de.txt", b"a\n\0\n" * 6, ["_de.txt", "line 2"]),
+            ("one huge line", "test_1kcaptions_de.txt", b"x" * 40000000, ["_de.txt"]),
+            ("a huge name", "test_image_names.txt", b"x" * 40000000, ["names.txt"]),
+            ("names in UTF-16", "test_image_names.txt", "a\n".encode("utf-16") * 12, ["names.txt"]),
             ("an empty name", "test_image_names.txt", "a\n\nb\n", ["names.txt", "line 2"]),
             ("no names", "test_image_names.txt", "", ["names.txt", "empty"])):
         bad = f"{work}/bad_xtd"
@@ -381,11 +386,29 @@ def crossmodal(work, model):
     args = ["-m", model.path, "--val-data", root]
     two = rows("all captions", *args, "--max-captions", 9, task="zeroshot_retrieval")
     tiny.check("all captions: of both languages", len(two) == 2)
+    kept = [i for i in range(12) if i != 7]
+    pictures = [model.vector("--image", f"{work}/pictures/{i:03d}.png") for i in kept]
+    for row, names in zip(two, (("de", "en"), ("ru",))):
+        owners = [k for k in range(len(kept)) for _ in names]
+        texts = [model.vector("--text", captions_of(work, i)[n]) for i in kept for n in names]
+        same(f"all captions: figures of {row['language']}", row["metrics"],
+             retrieval(pictures, texts, owners, (1, 5, 10)))
     bad = ["{", "[]", '{"image/key":5}', '{"image/key":""}', '{"de":{"caption":["a"]}}']
     write(f"{root}/captions.jsonl", "\n".join(text[:6] + bad + text[6:]))
     found = rows("bad lines", *args, task="zeroshot_retrieval",
                  warn=["5 record", "line 7", "line 8", "line 9", "line 10", "line 11"])
     tiny.check("bad lines: the others count", [r["language"] for r in found] == ["de", "ru"])
+    write(f"{root}/captions.jsonl", text[0].encode().replace(b"image/key", b"image/\xff") + b"\n" +
+          b'{"image/key": "' + b"x" * 20000000 + b'"}\n' + "\n".join(text).encode() + b"\n")
+    found = rows("damaged lines", *args, task="zeroshot_retrieval",
+                 warn=["2 record", "line 1", "line 2", "16 MiB"])
+    tiny.check("damaged lines: the others count", [r["language"] for r in found] == ["de", "ru"])
+    for what, content in (("in UTF-16", "\n".join(text).encode("utf-16")),
+                          ("of zeros", b"\0" * 100000), ("that is an array", b"[" + b"1," * 9 + b"1]"),
+                          ("without a language", b'{"image/key": "000"}\n'),
+                          ("of brackets", b'{"image/key": ' + b"[" * 100000)):
+        write(f"{root}/captions.jsonl", content)
+        refused(f"Crossmodal-3600: a file {what}", ["xm3600"], "--task", "zeroshot_retrieval", *args)
     write(f"{root}/captions.jsonl", "")
     refused("no captions", ["xm3600"], "--task",
             "zeroshot_retrieval", *args)

@@ -45,10 +45,13 @@ static tess_status run(const tess_graph *g, tess_value out, tess_store *s)
 {
     static const float x[ROWS * K] = {1, -2, 0.5f, 3, 0, -1};
     tess_plan *plan = NULL;
-    tess_status st = tess_plan_build(g, &out, 1, tess_device_cpu(), s, NULL, &plan);
+    tess_workspace *room = tess_workspace_new();
+    tess_status st =
+        room ? tess_plan_build(g, &out, 1, tess_device_cpu(), s, room, &plan) : TESS_NOMEM;
     st = st ? st : tess_plan_bind(plan, "x", x);
     st = st ? st : tess_plan_run(plan);
     tess_plan_free(plan);
+    tess_workspace_free(room);
     return st;
 }
 

@@ -255,6 +255,51 @@ static void test_probe_repeats(void **state)
     features_deinit(&f);
 }
 
+enum { SPURIOUS_ROWS = 40 };
+
+/* Two classes.  The first number, large, says which, though a fifth of the trained rows lie; the
+ * second, small, says it of all trained rows, and of those held back the opposite. */
+static tess__features spurious(bool trained)
+{
+    tess__features f = {.n = SPURIOUS_ROWS,
+                        .x = tess_alloc_array(SPURIOUS_ROWS, 3 * sizeof(float)),
+                        .labels = tess_alloc_array(SPURIOUS_ROWS, sizeof(int64_t))};
+    for (int64_t i = 0; i < SPURIOUS_ROWS; i++) {
+        const float side = i % 2 ? 1 : -1;
+        f.x[i * 3] = trained && i % 5 == 0 ? -3 * side : 3 * side;
+        f.x[i * 3 + 1] = trained ? 0.3f * side : -0.3f * side;
+        f.x[i * 3 + 2] = 1;
+        f.labels[i] = i % 2;
+    }
+    return f;
+}
+
+static double accuracy_of(tess__probe *p, const tess__features *train, const tess__features *on,
+                          double decay)
+{
+    int64_t ranks[SPURIOUS_ROWS];
+    ok(tess__probe_fit(p, train, decay));
+    ok(tess__probe_rank(p, on, ranks));
+    return tess__recall_at(ranks, on->n, 1);
+}
+
+/* The rows held back decide: those trained on would have no decay at all. */
+static void test_probe_search_validates(void **state)
+{
+    (void)state;
+    tess__features train = spurious(true), val = spurious(false);
+    tess__probe p = {.dim = 2, .n_classes = 2};
+    double decay;
+    ok(tess__probe_search(&p, &train, &val, &decay));
+    assert_near(accuracy_of(&p, &train, &train, 1e-6), 1, 0);
+    assert_near(accuracy_of(&p, &train, &val, 1e-6), 0, 0);
+    assert_near(accuracy_of(&p, &train, &train, decay), 0.8, 1e-9);
+    assert_near(accuracy_of(&p, &train, &val, decay), 1, 0);
+    tess__probe_deinit(&p);
+    features_deinit(&train);
+    features_deinit(&val);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -263,6 +308,7 @@ int main(void)
         cmocka_unit_test(test_not_a_number),
         cmocka_unit_test(test_probe_against_scikit_learn),
         cmocka_unit_test(test_probe_repeats),
+        cmocka_unit_test(test_probe_search_validates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

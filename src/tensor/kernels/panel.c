@@ -182,7 +182,8 @@ INLINE vf number(const tess_packed_args *p, const float *x, int64_t row, int64_t
 {
     vf v = *(const vf *)(x + j);
     if (bytes) {
-        const vi sum = (vi)v - p->a_zero[row] * *(const vi *)(p->b_sum + j);
+        /* Unsigned, since b_sum may be a file's: any number. */
+        const vi sum = (vi)((vu)v - (uint32_t)p->a_zero[row] * *(const vu *)(p->b_sum + j));
         v = __builtin_convertvector(sum, vf) * (p->a_scale[row] * *(const vf *)(p->b_scale + j));
     }
     return v + *(const vf *)(bias + j);
