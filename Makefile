@@ -58,17 +58,29 @@ LINKS_cli    := cli train serve $(LINKS_fusion)
 
 # The libraries that a floor opens its one door to.
 LIBS_base   := -ljansson -lxxhash -lz -lpthread -lm
-LIBS_tensor := -ldnnl -lm
+LIBS_tensor  = -ldnnl -lm $(if $(CUDA),-L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -lrt -ldl -lpthread)
 LIBS_index  := -lfaiss -lopenblas -lsqlite3 -lstdc++ -ldl -lm
 LIBS_vision := -ljpeg -lpng -lwebp -lwebpdemux -lz -lm
 LIBS_text   := -lutf8proc -lm
 LIBS_serve  := -lmicrohttpd -lpthread
 
+# The CUDA device is built where nvcc is found, and not under a sanitizer: CUDA= leaves it out.  Its
+# kernels are ops/<name>.cu, machine code for Hopper and PTX for every card since Ampere.
+NVCC      ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA      ?= $(if $(SAN),,$(NVCC))
+CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+NVCCFLAGS := -std=c++17 -O3 -lineinfo -gencode arch=compute_90,code=sm_90 \
+             -gencode arch=compute_80,code=compute_80 -Xcompiler -fPIC,-Wall,-Wextra -Werror all-warnings
+CUDA_UNITS := $(wildcard src/tensor/*.cu src/tensor/ops/*.cu)
+CUDA_C     := src/tensor/cuda_device.c src/tensor/cuda_table.c
+CUDA_OFF   := src/tensor/cuda_none.c
+
 # One operator, one stem: the list of sources is read from the operator table.
 OPS     := $(shell sed -n 's/^TESS_OP(\([a-z0-9_]*\)).*/src\/tensor\/ops\/\1.c/p' src/tensor/ops.def 2>/dev/null)
 
-srcs     = $(if $(filter tensor,$1),$(OPS)) $(wildcard src/$1/*.c) $(wildcard src/$1/*.cpp)
+srcs     = $(if $(filter tensor,$1),$(OPS)) $(filter-out $(if $(CUDA),$(CUDA_OFF),$(CUDA_C)),$(wildcard src/$1/*.c)) $(wildcard src/$1/*.cpp)
 objs     = $(patsubst src/%,$(BUILD)/obj/%.o,$(basename $(call srcs,$1)))
+CUDA_OBJS := $(if $(CUDA),$(patsubst src/%,$(BUILD)/obj/%.o,$(CUDA_UNITS)))
 
 # Kernels are plain C, compiled once for each instruction set; cpu.c picks the table at run time.
 KERNELS := $(wildcard src/tensor/kernels/*.c)
@@ -115,8 +127,13 @@ $(BUILD)/obj/tensor/kernels/%.$1.o: src/tensor/kernels/%.c Makefile
 endef
 $(foreach i,$(ISAS),$(eval $(call kernel_rule,$i)))
 
+$(BUILD)/obj/%.cu.o: src/%.cu Makefile
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCCFLAGS) $(INC) -MMD -MF $(@:.o=.d) -c $< -o $@
+$(BUILD)/obj/tensor/cuda_device.o: EXTRA_CFLAGS += -isystem $(CUDA_HOME)/include
+
 define floor_rule
-$(BUILD)/lib/$1.a: $$(call objs,$1) $(if $(filter tensor,$1),$(KERNEL_OBJS))
+$(BUILD)/lib/$1.a: $$(call objs,$1) $(if $(filter tensor,$1),$(KERNEL_OBJS) $(CUDA_OBJS))
 	@mkdir -p $$(@D)
 	@rm -f $$@
 	ar rcsD $$@ $$^
@@ -137,11 +154,32 @@ $(BUILD)/tests/$1/%: tests/$1/%.c $$(call archives,$1) Makefile
 	$$(CC) $$(CFLAGS) -Itests $$(LDFLAGS) -o $$@ $$< -Wl,--start-group $$(call archives,$1) -Wl,--end-group $$(call libs,$1) -lcmocka -lm
 endef
 $(foreach f,$(FLOORS),$(eval $(call test_rule,$f)))
-ALL_TESTS := $(foreach f,$(if $(FLOOR),$(FLOOR),$(FLOORS)),$(TESTS_$f))
+ALL_TESTS = $(foreach f,$(if $(FLOOR),$(FLOOR),$(FLOORS)),$(TESTS_$f)) $(if $(filter cuda,$(or $(FLOOR),cuda)),$(TESTS_CUDA))
 
 tests: $(ALL_TESTS) $(if $(FLOOR),,$(BUILD)/tessera)
 test: tests
 	BUILD=$(BUILD) tests/run $(if $(FLOOR),--floor $(FLOOR)) $(ALL_TESTS)
+
+# The CUDA device's tests: the same kernels, compiled for the host under tests/cuda's emulation of a
+# card, in place of the archive's; they need neither nvcc nor a card.
+EMULATED := $(CUDA_UNITS:src/%=$(BUILD)/emulated/%.o) $(CUDA_C:src/%.c=$(BUILD)/emulated/%.o) \
+            $(patsubst tests/cuda/%,$(BUILD)/emulated/%.o,$(wildcard tests/cuda/emulate*.cpp tests/cuda/*.cu))
+TESTS_CUDA := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/cuda/test_*.c))
+$(BUILD)/emulated/%.cu.o: src/%.cu Makefile
+	@mkdir -p $(@D)
+	$(CXX) -x c++ $(CXXFLAGS) -ffp-contract=fast -Itests/cuda -c $< -o $@
+$(BUILD)/emulated/%.o: src/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -Itests/cuda -c $< -o $@
+$(BUILD)/emulated/%.cpp.o: tests/cuda/%.cpp Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS) -Itests/cuda -c $< -o $@
+$(BUILD)/emulated/%.cu.o: tests/cuda/%.cu Makefile
+	@mkdir -p $(@D)
+	$(CXX) -x c++ $(CXXFLAGS) -Itests/cuda -c $< -o $@
+$(BUILD)/tests/cuda/%: tests/cuda/%.c $(EMULATED) $(call archives,fusion) Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -Itests -Itests/cuda $(LDFLAGS) -o $@ $< $(EMULATED) -Wl,--start-group $(call archives,fusion) -Wl,--end-group $(call libs,fusion) -lcmocka -lstdc++ -lm
 
 # Fuzz targets: tests/fuzz/fuzz_<floor>_<name>.c, each linked with its floor's archives.
 FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -170,7 +208,7 @@ $(foreach b,$(BENCHES),$(eval $(call bench_rule,$b)))
 bench: $(BENCHES:%=$(BUILD)/bench/%)
 
 check-format:
-	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h' '*.cpp')
+	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h' '*.cpp' '*.cu' '*.cuh')
 
 clean:
 	rm -rf $(BUILD)

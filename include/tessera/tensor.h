@@ -296,6 +296,12 @@ int64_t tess_store_n_entries(const tess_store *s, const char *group);
 const char *tess_store_entry(const tess_store *s, const char *group, int64_t i, float **out_data,
                              tess_shape *out_shape);
 
+/* On a device with memory of its own a plan works on copies of the groups, made when it is built:
+ * what the host wrote since then goes there, and what the device wrote comes back, only by these.
+ * Nothing happens where there is no copy. */
+TESS_MUST_USE tess_status tess_store_upload(tess_store *s, const char *group);
+TESS_MUST_USE tess_status tess_store_download(tess_store *s, const char *group);
+
 /* ---- safetensors -------------------------------------------------------------------------- */
 
 /* Opens and checks a file: header <= 100 MB, no duplicates, offsets contiguous without holes, last
@@ -348,6 +354,10 @@ typedef struct tess_device tess_device;
 /* The null device plans and never computes; the cpu device computes. */
 const tess_device *tess_device_null(void);
 const tess_device *tess_device_cpu(void);
+/* The first NVIDIA card (CUDA_VISIBLE_DEVICES says which), opened once a process.  TESS_DEVICE says
+ * what is missing and what to do: no card, a driver that is too old, a card of another generation;
+ * TESS_UNSUPPORTED: a program that was built without nvcc. */
+TESS_MUST_USE tess_status tess_device_cuda(const tess_device **out);
 
 /* Memory shared by plans that never run at the same time; grows to the largest. */
 typedef struct tess_workspace tess_workspace;

@@ -29,10 +29,32 @@ tess_workspace *tess_workspace_new(void)
     return tess_alloc(sizeof(tess_workspace));
 }
 
+static void free_memory(tess_workspace *w)
+{
+    if (w->remote) {
+        w->remote->free(w->data);
+    } else {
+        tess_free(w->data);
+    }
+    w->data = NULL;
+}
+
+static tess_status new_memory(tess_workspace *w, size_t n_bytes)
+{
+    if (w->remote) {
+        void *data = NULL;
+        const tess_status st = w->remote->alloc(n_bytes, &data);
+        w->data = data;
+        return st;
+    }
+    w->data = tess_alloc(n_bytes);
+    return w->data ? TESS_OK : TESS_NOMEM;
+}
+
 void tess_workspace_free(tess_workspace *w)
 {
     if (w) {
-        tess_free(w->data);
+        free_memory(w);
         tess_free(w);
     }
 }
@@ -42,16 +64,19 @@ size_t tess_workspace_bytes(const tess_workspace *w)
     return w->n_bytes;
 }
 
-tess_status tess__workspace_reserve(tess_workspace *w, size_t n_bytes)
+tess_status tess__workspace_reserve(tess_workspace *w, const tess_remote *remote, size_t n_bytes)
 {
+    if (w->data && w->remote != remote) {
+        return TESS_FAIL(TESS_INVALID, "the workspace is another device's");
+    }
     if (n_bytes <= w->n_bytes) {
         return TESS_OK;
     }
-    tess_free(w->data);
+    free_memory(w);
     w->n_bytes = 0;
     w->generation++;
-    w->data = tess_alloc(n_bytes);
-    if (!w->data) {
+    w->remote = remote;
+    if (new_memory(w, n_bytes)) {
         return TESS_FAIL(TESS_NOMEM,
                          "the plan needs %.1f MB and memory gave out: use a smaller batch or "
                          "--grad-checkpointing",
@@ -70,7 +95,8 @@ tess_status tess_plan_bind(tess_plan *p, const char *input, const void *data)
         tess_buffer *b = &p->buffers[i];
         if (b->place == TESS_PLACE_INPUT && strcmp(b->name, input) == 0) {
             found = true;
-            p->resolved &= b->data == data;
+            /* A device's own copy of an input stays where it is. */
+            p->resolved &= b->data == data || (b->data && p->device->remote);
             b->data = (void *)(uintptr_t)data; /* inputs are never written */
         }
     }
@@ -83,13 +109,16 @@ static void *address(const tess_plan *p, int32_t buffer)
         return NULL;
     }
     const tess_buffer *b = &p->buffers[buffer];
-    return b->place == TESS_PLACE_ARENA ? p->workspace->data + b->offset : b->data;
+    return b->place == TESS_PLACE_ARENA ? p->workspace->data + b->offset
+           : p->device->remote          ? b->remote
+                                        : b->data;
 }
 
 tess_status tess__plan_resolve(tess_plan *p)
 {
     /* Another plan of this workspace may have failed to grow it, and have lost it. */
-    TESS_TRY(tess__workspace_reserve(p->workspace, p->stats.arena_bytes + p->stats.scratch_bytes));
+    TESS_TRY(tess__workspace_reserve(p->workspace, p->device->remote,
+                                     p->stats.arena_bytes + p->stats.scratch_bytes));
     if (p->resolved && p->generation == p->workspace->generation) {
         return TESS_OK;
     }
@@ -114,7 +143,8 @@ tess_status tess__plan_resolve(tess_plan *p)
 
 const void *tess_plan_output(const tess_plan *p, tess_value v)
 {
-    return v > 0 && v < p->n_values ? address(p, p->buffer_of[v]) : NULL;
+    const int32_t buffer = v > 0 && v < p->n_values ? p->buffer_of[v] : -1;
+    return buffer >= 0 && p->device->remote ? tess__remote_output(p, buffer) : address(p, buffer);
 }
 
 /* ---- running ------------------------------------------------------------------------------- */
@@ -138,6 +168,9 @@ tess_status tess_plan_run(tess_plan *p)
 {
     if (!p->device->computes) {
         return TESS_OK;
+    }
+    if (p->device->remote) {
+        return tess__remote_run(p);
     }
     TESS_TRY(tess__plan_resolve(p));
     for (int64_t s = 0; s < p->n_steps; s++) {
@@ -170,7 +203,7 @@ static int64_t first_not_finite(const tess_operand *x)
     return -1;
 }
 
-static tess_status check_outputs(const tess_step *st)
+tess_status tess__step_check(const tess_step *st)
 {
     for (int k = 0; k < st->op->n_out; k++) {
         int64_t i = first_not_finite(&st->out[k]);
@@ -205,12 +238,15 @@ tess_status tess_plan_run_debug(tess_plan *p)
     if (!p->device->computes) {
         return TESS_OK;
     }
+    if (p->device->remote) {
+        return tess__remote_run_debug(p);
+    }
     TESS_TRY(tess__plan_resolve(p));
     memset(p->workspace->data, 0xff, p->stats.arena_bytes);
     for (int64_t s = 0; s < p->n_steps; s++) {
         memset(p->workspace->data + p->stats.arena_bytes, 0xff, p->stats.scratch_bytes);
         TESS_TRY(run_step(p, &p->steps[s]));
-        TESS_TRY(check_outputs(&p->steps[s]));
+        TESS_TRY(tess__step_check(&p->steps[s]));
         poison(p, s);
     }
     return TESS_OK;

@@ -47,6 +47,7 @@ typedef struct tess_exec {
     const void *attrs;
     void *prepared;
     void *scratch;
+    void *stream; /* a CUDA device's queue */
 } tess_exec;
 
 typedef struct tess_prepare {

@@ -248,6 +248,20 @@ static tess_status assign_buffers(builder *b)
 
 /* ---- steps --------------------------------------------------------------------------------- */
 
+/* What the step's operator needs on a device that runs its own kernels. */
+static tess_status prepare_remote(tess_step *st)
+{
+    const tess_cuda_op *op = tess__cuda_find(st->op);
+    if (!op && !(st->op->flags & TESS_OP_VIEW)) {
+        return TESS_FAIL(TESS_UNSUPPORTED, "%s: no %s on a CUDA device yet: use --device cpu",
+                         st->scope, st->op->name);
+    }
+    const tess_prepare c = {.in = st->in, .out = st->out, .n_in = st->n_in, .attrs = st->attrs};
+    st->cuda = op;
+    st->scratch_bytes = op && op->scratch ? op->scratch(&c) : 0;
+    return TESS_OK;
+}
+
 static tess_status prepare(tess_step *st)
 {
     if (!st->op->prepare) {
@@ -284,7 +298,7 @@ static tess_status make_step(builder *b, const tess_node *n, tess_step *st)
         st->out_buffer[k] = p->buffer_of[n->out + k];
     }
     st->flops = n->op->flops ? n->op->flops(st->in, st->out, st->attrs) : 0;
-    return p->device->computes ? prepare(st) : TESS_OK;
+    return p->device->remote ? prepare_remote(st) : p->device->computes ? prepare(st) : TESS_OK;
 }
 
 static void count_bytes(tess_plan *p)
@@ -347,9 +361,13 @@ static tess_status build(builder *b, const tess_value *outputs, int64_t n_output
         p->buffer_of[v] = -1;
     }
     TESS_TRY(fill_plan(b, outputs, n_outputs));
-    return p->device->computes ? tess__workspace_reserve(p->workspace, p->stats.arena_bytes +
-                                                                           p->stats.scratch_bytes)
-                               : TESS_OK;
+    if (p->device->remote) {
+        TESS_TRY(tess__remote_build(p, b->store, b->g));
+    }
+    return p->device->computes
+               ? tess__workspace_reserve(p->workspace, p->device->remote,
+                                         p->stats.arena_bytes + p->stats.scratch_bytes)
+               : TESS_OK;
 }
 
 tess_status tess_plan_build(const tess_graph *g, const tess_value *outputs, int64_t n_outputs,
@@ -392,6 +410,9 @@ void tess_plan_free(tess_plan *p)
         if (p->steps[s].prepared && p->steps[s].op->unprepare) {
             p->steps[s].op->unprepare(p->steps[s].prepared);
         }
+    }
+    if (p->device->remote) {
+        tess__remote_free(p);
     }
     tess_arena_deinit(&p->arena);
     tess_free(p->steps);

@@ -4,6 +4,7 @@
 #define TESSERA_TENSOR_PLAN_H
 
 #include "tensor/graph.h"
+#include "tensor/remote.h"
 
 #define TESS_ARENA_ALIGNMENT 64 /* of every buffer: a cache line, and an AVX-512 register */
 
@@ -20,7 +21,8 @@ typedef struct tess_buffer {
     tess_place place;
     size_t n_bytes, offset; /* arena */
     int64_t first, last;    /* last INT64_MAX: an output of the plan */
-    void *data;             /* inputs and states */
+    void *data;             /* inputs and states, in the host's memory */
+    void *remote;           /* their copy on a device that has its own */
     const char *name;       /* inputs */
 } tess_buffer;
 
@@ -33,6 +35,7 @@ typedef struct tess_step {
     int32_t out_buffer[TESS_MAX_OUT];
     tess_value in_value[TESS_MAX_IN], out_value[TESS_MAX_OUT];
     tess_operand in[TESS_MAX_IN], out[TESS_MAX_OUT];
+    const tess_cuda_op *cuda; /* on a CUDA device */
     void *prepared;
     size_t scratch_bytes;
     double flops, seconds;
@@ -41,9 +44,11 @@ typedef struct tess_step {
 struct tess_device {
     const char *name;
     bool computes;
+    const tess_remote *remote; /* NULL: its memory is the host's */
 };
 
 struct tess_workspace {
+    const tess_remote *remote; /* whose memory data is; NULL: the host's */
     uint8_t *data;
     size_t n_bytes;
     int64_t generation; /* counts moves of data */
@@ -66,6 +71,10 @@ struct tess_plan {
     tess_plan_stats stats;
     bool profile;
     int64_t n_runs;
+    /* On a device with memory of its own. */
+    void *recording;
+    bool ran;           /* since the operands were resolved */
+    void **host_copies; /* of outputs, by buffer */
 };
 
 /* Replays the steps with byte-range ownership, from the step list and offsets alone: every input
@@ -74,8 +83,10 @@ tess_status tess__plan_check(const tess_plan *p);
 /* Sizes the arena: gives each arena buffer an offset so that overlapping lifetimes never overlap in
  * bytes.  Returns the arena's size. */
 size_t tess__plan_place(tess_buffer *buffers, int64_t n, tess_status *st);
-tess_status tess__workspace_reserve(tess_workspace *w, size_t n_bytes);
+tess_status tess__workspace_reserve(tess_workspace *w, const tess_remote *remote, size_t n_bytes);
 /* Fills the steps' data pointers; fails when an input is not bound. */
 tess_status tess__plan_resolve(tess_plan *p);
+/* Fails at the first output, or written state, that is not finite; all are in the host's memory. */
+tess_status tess__step_check(const tess_step *st);
 
 #endif

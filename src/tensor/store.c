@@ -7,6 +7,7 @@
 #include "tensor/floats.h"
 #include "tensor/misfits.h"
 #include "tensor/op.h"
+#include "tensor/remote.h"
 
 #include <string.h>
 
@@ -33,6 +34,7 @@ struct tess_store {
     size_t n_groups, cap_groups;
     bool (*leads)(const char *name);
     bool allocated;
+    tess_shadows shadows; /* on a device with memory of its own */
 };
 
 tess_store *tess_store_new(void)
@@ -223,6 +225,7 @@ void tess_store_free(tess_store *s)
         free_group(&s->groups[i]);
     }
     if (s) {
+        tess__shadows_deinit(&s->shadows);
         tess_free(s->groups);
         tess_free(s);
     }
@@ -272,6 +275,33 @@ float *tess_store_group(const tess_store *s, const char *name, int64_t *out_n)
     const group *g = s ? find_group(s, name) : NULL;
     *out_n = g ? g->n : 0;
     return g ? g->data : NULL;
+}
+
+static size_t group_bytes(const group *g)
+{
+    return (size_t)g->n * tess_dtype_bytes(g->dtype);
+}
+
+tess_status tess__store_shadow(tess_store *s, const tess_remote *remote, const char *group_name,
+                               const void *host, size_t n_bytes, void **out)
+{
+    const group *g = find_group(s, group_name);
+    const uint8_t *run = (const uint8_t *)g->data, *at = host;
+    const bool mapped = !run || at < run || at >= run + group_bytes(g);
+    return mapped ? tess__shadow_find(&s->shadows, remote, host, host, n_bytes, out)
+                  : tess__shadow_find(&s->shadows, remote, host, run, group_bytes(g), out);
+}
+
+tess_status tess_store_upload(tess_store *s, const char *group_name)
+{
+    const group *g = find_group(s, group_name);
+    return g && g->data ? tess__shadows_upload(&s->shadows, g->data, group_bytes(g)) : TESS_OK;
+}
+
+tess_status tess_store_download(tess_store *s, const char *group_name)
+{
+    const group *g = find_group(s, group_name);
+    return g && g->data ? tess__shadows_download(&s->shadows, g->data, group_bytes(g)) : TESS_OK;
 }
 
 int64_t tess_store_n_leading(const tess_store *s, const char *name)

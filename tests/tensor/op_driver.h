@@ -18,6 +18,7 @@
 #include "tensor/graph.h"
 #include "tensor/kernels.h"
 #include "tensor/matmul.h"
+#include "tensor/remote.h"
 
 enum { DRIVER_GUARD = 64, DRIVER_MAX_VALUES = 64 };
 
@@ -28,6 +29,8 @@ typedef struct driver {
     void *data[DRIVER_MAX_VALUES]; /* by value: what the cpu computed, or the leaf's content */
     tess_value in[TESS_MAX_IN], y, dy, wrt[TESS_MAX_IN], grad[TESS_MAX_IN];
     int n_wrt;
+    const tess_remote *remote; /* nodes run on this device; NULL: on the CPU */
+    void (*disturb)(int how);  /* 1..3: what may not change a result; NULL: threads */
     char fault[512];
 } driver;
 
@@ -235,9 +238,88 @@ static inline tess_exec node_exec(const tess_node *n, node_run *r)
     return (tess_exec){.in = r->in, .out = r->out, .n_in = n->n_in, .attrs = n->attrs};
 }
 
+/* ---- a node on a device with memory of its own ------------------------------------------------
+ */
+
+/* Copies of guarded memory on the device, guards and all. */
+typedef struct far_block {
+    void *host;
+    size_t bytes;
+    char *data;
+} far_block;
+typedef struct far_memory {
+    const tess_remote *remote;
+    far_block block[TESS_MAX_IN + TESS_MAX_OUT + 1];
+    int n;
+    tess_status st;
+} far_memory;
+
+static inline void *far_copy(far_memory *m, void *host, size_t bytes)
+{
+    for (int i = 0; i < m->n; i++) {
+        if (m->block[i].host == host) {
+            return m->block[i].data + DRIVER_GUARD;
+        }
+    }
+    far_block *b = &m->block[m->n++];
+    void *data = NULL;
+    *b = (far_block){.host = host, .bytes = bytes + 2 * DRIVER_GUARD};
+    m->st = m->st ? m->st : m->remote->alloc(b->bytes, &data);
+    m->st = m->st ? m->st : m->remote->upload(data, (char *)host - DRIVER_GUARD, b->bytes);
+    b->data = data;
+    return b->data + DRIVER_GUARD;
+}
+
+static inline void far_end(far_memory *m)
+{
+    for (int i = 0; i < m->n; i++) {
+        far_block *b = &m->block[i];
+        m->st =
+            m->st ? m->st : m->remote->download((char *)b->host - DRIVER_GUARD, b->data, b->bytes);
+        m->remote->free(b->data);
+    }
+}
+
+static inline const char *node_far(driver *d, const tess_node *n, node_run *r, int garbage)
+{
+    const tess_cuda_op *op = tess__cuda_find(n->op);
+    far_memory m = {.remote = d->remote};
+    node_run far = *r;
+    if (n->op->flags & TESS_OP_VIEW) {
+        memcpy(r->out[0].data, r->in[0].data, operand_bytes(&r->out[0]));
+        return NULL;
+    }
+    if (!op) {
+        return FAULT(d, "%s: no kernel", n->op->name);
+    }
+    for (int i = 0; i < n->n_in; i++) {
+        far.in[i].data =
+            r->in[i].data ? far_copy(&m, r->in[i].data, operand_bytes(&r->in[i])) : NULL;
+    }
+    for (int k = 0; k < n->op->n_out; k++) {
+        far.out[k].data = far_copy(&m, r->out[k].data, operand_bytes(&r->out[k]));
+    }
+    const tess_prepare p = {.in = r->in, .out = r->out, .n_in = n->n_in, .attrs = n->attrs};
+    const size_t scratch_bytes = op->scratch ? op->scratch(&p) : 0;
+    void *scratch = guarded_new(scratch_bytes, garbage);
+    tess_exec e = node_exec(n, &far);
+    e.scratch = far_copy(&m, scratch, scratch_bytes);
+    e.stream = d->remote->stream();
+    m.st = m.st ? m.st : op->launch(&e);
+    far_end(&m);
+    const bool intact = guarded_intact(scratch, scratch_bytes);
+    guarded_free(scratch);
+    return m.st      ? FAULT(d, "%s: %s", n->op->name, tess_error())
+           : !intact ? FAULT(d, "%s: writes beyond its scratch", n->op->name)
+                     : NULL;
+}
+
 /* prepare, cpu, unprepare, as a plan does; scratch is full of garbage and guarded. */
 static inline const char *node_cpu(driver *d, const tess_node *n, node_run *r, int garbage)
 {
+    if (d->remote) {
+        return node_far(d, n, r, garbage);
+    }
     tess_prepare p = {.in = r->in, .out = r->out, .n_in = n->n_in, .attrs = n->attrs};
     if (n->op->prepare && n->op->prepare(&p) != TESS_OK) {
         return FAULT(d, "%s: prepare: %s", n->op->name, tess_error());
@@ -379,7 +461,11 @@ static inline const char *check_again(driver *d, const tess_node *n, node_run *f
         again.out[0].data = again.in[alias].data;
     }
     const int before = omp_get_max_threads();
-    omp_set_num_threads(threads);
+    if (d->disturb) {
+        d->disturb(threads);
+    } else {
+        omp_set_num_threads(threads);
+    }
     const char *fault = node_cpu(d, n, &again, 0x77);
     omp_set_num_threads(before);
     tess_operand a[TESS_MAX_IN + TESS_MAX_OUT], b[TESS_MAX_IN + TESS_MAX_OUT];
@@ -396,8 +482,11 @@ static inline const char *check_again(driver *d, const tess_node *n, node_run *f
 }
 
 /* oneDNN's f32 products may depend on the number of threads (matmul.h). */
-static inline bool depends_on_threads(const tess_node *n, const node_run *r)
+static inline bool depends_on_threads(const driver *d, const tess_node *n, const node_run *r)
 {
+    if (d->remote) {
+        return false;
+    }
     const bool product =
         n->op->unprepare == tess__matmul_free || n->op->unprepare == tess__strips_free;
     return product && (r->in[0].dtype == TESS_F32 || tess_isa_get() < TESS_ISA_AVX512BF16);
@@ -405,10 +494,10 @@ static inline bool depends_on_threads(const tess_node *n, const node_run *r)
 
 static inline const char *check_repeats(driver *d, const tess_node *n, node_run *first)
 {
-    const int threads = omp_get_max_threads();
+    const int threads = d->disturb ? 0 : omp_get_max_threads();
     const char *fault = check_again(d, n, first, threads, -1, "run twice");
-    for (int t = 1; !fault && t <= 3 && !depends_on_threads(n, first); t++) {
-        fault = check_again(d, n, first, t, -1, "another number of threads");
+    for (int t = 1; !fault && t <= 3 && !depends_on_threads(d, n, first); t++) {
+        fault = check_again(d, n, first, t, -1, "another number, or order, of threads");
     }
     for (int i = 0; !fault && i < n->n_in; i++) {
         if (n->op->alias_mask >> i & 1 && n->in[i] &&
@@ -566,7 +655,7 @@ static inline const char *driver_check(driver *d)
             fault = check_node(d, &n);
         }
     }
-    return fault || !d->dy ? fault : check_gradient(d);
+    return fault || !d->dy || d->remote ? fault : check_gradient(d);
 }
 
 #endif

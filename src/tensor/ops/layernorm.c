@@ -7,13 +7,10 @@
  *   y may take x's memory, dx that of dy.  Deterministic: sums over rows are made per chunk of rows
  *   and added in the order of chunks. */
 #include "tensor/onnx.h"
+#include "tensor/ops/layernorm.h"
 #include "tensor/parallel.h"
 
 #include <math.h>
-
-typedef struct layernorm_attrs {
-    float eps;
-} layernorm_attrs;
 
 static const tess_op grad_op;
 

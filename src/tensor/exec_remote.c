@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Running a plan on a device whose memory is not the host's. */
+#include "tensor/plan.h"
+
+/* ---- building ------------------------------------------------------------------------------- */
+
+/* Where the leaf's bytes are on the device. */
+static tess_status place_leaf(tess_plan *p, tess_store *store, const tess_leaf_attrs *a,
+                              tess_buffer *b)
+{
+    const tess_remote *r = p->device->remote;
+    return a->group ? tess__store_shadow(store, r, a->group, b->data, b->n_bytes, &b->remote)
+                    : r->alloc(b->n_bytes, &b->remote);
+}
+
+tess_status tess__remote_build(tess_plan *p, tess_store *store, const tess_graph *g)
+{
+    p->host_copies = tess_alloc_array((size_t)p->n_buffers + 1, sizeof *p->host_copies);
+    if (!p->host_copies) {
+        return TESS_NOMEM;
+    }
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const tess_node *n = &g->nodes[i];
+        if (n->op->flags & TESS_OP_LEAF && p->buffer_of[n->out] >= 0) {
+            TESS_TRY(place_leaf(p, store, n->attrs, &p->buffers[p->buffer_of[n->out]]));
+        }
+    }
+    return TESS_OK;
+}
+
+void tess__remote_free(tess_plan *p)
+{
+    const tess_remote *r = p->device->remote;
+    r->forget(p->recording);
+    for (int64_t i = 0; i < p->n_buffers; i++) {
+        if (p->buffers[i].place == TESS_PLACE_INPUT) {
+            r->free(p->buffers[i].remote);
+        }
+        if (p->host_copies) {
+            tess_free(p->host_copies[i]);
+        }
+    }
+    tess_free(p->host_copies);
+}
+
+/* ---- running -------------------------------------------------------------------------------- */
+
+static tess_status run_step(const tess_plan *p, const tess_step *st)
+{
+    if (st->op->flags & TESS_OP_VIEW) {
+        return TESS_OK;
+    }
+    const tess_exec e = {.in = st->in,
+                         .out = st->out,
+                         .n_in = st->n_in,
+                         .attrs = st->attrs,
+                         .scratch = p->workspace->data + p->stats.arena_bytes,
+                         .stream = p->device->remote->stream()};
+    const tess_status code = st->cuda->launch(&e);
+    return code ? tess_error_prefix(code, "%s: %s", st->scope, st->op->name) : TESS_OK;
+}
+
+static tess_status run_steps(const tess_plan *p)
+{
+    for (int64_t s = 0; s < p->n_steps; s++) {
+        TESS_TRY(run_step(p, &p->steps[s]));
+    }
+    return TESS_OK;
+}
+
+static tess_status upload_inputs(const tess_plan *p)
+{
+    for (int64_t i = 0; i < p->n_buffers; i++) {
+        const tess_buffer *b = &p->buffers[i];
+        if (b->place == TESS_PLACE_INPUT) {
+            TESS_TRY(p->device->remote->upload(b->remote, b->data, b->n_bytes));
+        }
+    }
+    return TESS_OK;
+}
+
+static tess_status begin(tess_plan *p)
+{
+    const bool there = p->resolved;
+    const int64_t generation = p->generation;
+    TESS_TRY(tess__plan_resolve(p));
+    if (!there || generation != p->generation) {
+        p->device->remote->forget(p->recording);
+        p->recording = NULL;
+        p->ran = false;
+    }
+    return upload_inputs(p);
+}
+
+static tess_status record(tess_plan *p)
+{
+    const tess_remote *r = p->device->remote;
+    TESS_TRY(r->record());
+    const tess_status code = run_steps(p);
+    const tess_status ended = r->recorded(&p->recording);
+    return code ? code : ended;
+}
+
+/* Each step waited for, so that its time is its own. */
+static tess_status run_timed(tess_plan *p)
+{
+    const tess_remote *r = p->device->remote;
+    TESS_TRY(r->wait());
+    for (int64_t s = 0; s < p->n_steps; s++) {
+        const double start = tess_seconds();
+        TESS_TRY(run_step(p, &p->steps[s]));
+        TESS_TRY(r->wait());
+        p->steps[s].seconds += tess_seconds() - start;
+    }
+    p->n_runs++;
+    return TESS_OK;
+}
+
+tess_status tess__remote_run(tess_plan *p)
+{
+    TESS_TRY(begin(p));
+    if (p->profile) {
+        return run_timed(p);
+    }
+    if (!p->ran) {
+        TESS_TRY(run_steps(p));
+        p->ran = true;
+        return TESS_OK;
+    }
+    if (!p->recording) {
+        TESS_TRY(record(p));
+    }
+    return p->device->remote->replay(p->recording);
+}
+
+/* ---- step by step ---------------------------------------------------------------------------- */
+
+static tess_status fetch(const tess_plan *p, tess_operand *x)
+{
+    const size_t n_bytes = (size_t)tess_shape_count(&x->shape) * tess_dtype_bytes(x->dtype);
+    void *host = tess_alloc(n_bytes);
+    const tess_status st = host ? p->device->remote->download(host, x->data, n_bytes) : TESS_NOMEM;
+    x->data = host;
+    return st;
+}
+
+/* The check of a host plan, on copies. */
+static tess_status check_step(const tess_plan *p, const tess_step *st)
+{
+    tess_step host = *st;
+    tess_status code = TESS_OK;
+    for (int k = 0; k < TESS_MAX_IN; k++) {
+        const bool written = k < st->n_in && st->op->state_mask >> k & 1;
+        host.in[k].data = NULL;
+        if (written && code == TESS_OK) {
+            host.in[k].data = st->in[k].data;
+            code = fetch(p, &host.in[k]);
+        }
+    }
+    for (int k = 0; k < TESS_MAX_OUT; k++) {
+        host.out[k].data = NULL;
+        if (k < st->op->n_out && code == TESS_OK) {
+            host.out[k].data = st->out[k].data;
+            code = fetch(p, &host.out[k]);
+        }
+    }
+    code = code ? code : tess__step_check(&host);
+    for (int k = 0; k < TESS_MAX_IN; k++) {
+        tess_free(host.in[k].data);
+    }
+    for (int k = 0; k < TESS_MAX_OUT; k++) {
+        tess_free(host.out[k].data);
+    }
+    return code;
+}
+
+tess_status tess__remote_run_debug(tess_plan *p)
+{
+    const tess_remote *r = p->device->remote;
+    TESS_TRY(begin(p));
+    TESS_TRY(r->fill(p->workspace->data, 0xff, p->stats.arena_bytes));
+    for (int64_t s = 0; s < p->n_steps; s++) {
+        TESS_TRY(r->fill(p->workspace->data + p->stats.arena_bytes, 0xff, p->stats.scratch_bytes));
+        TESS_TRY(run_step(p, &p->steps[s]));
+        TESS_TRY(check_step(p, &p->steps[s]));
+        for (int64_t i = 0; i < p->n_buffers; i++) {
+            const tess_buffer *b = &p->buffers[i];
+            if (b->place == TESS_PLACE_ARENA && b->last == s) {
+                TESS_TRY(r->fill(p->workspace->data + b->offset, 0xff, b->n_bytes));
+            }
+        }
+    }
+    return TESS_OK;
+}
+
+/* ---- results --------------------------------------------------------------------------------- */
+
+const void *tess__remote_output(const tess_plan *p, int32_t buffer)
+{
+    const tess_buffer *b = &p->buffers[buffer];
+    void **copy = &p->host_copies[buffer];
+    *copy = *copy ? *copy : tess_alloc(b->n_bytes);
+    const void *from = b->place == TESS_PLACE_ARENA ? p->workspace->data + b->offset : b->remote;
+    return *copy && p->device->remote->download(*copy, from, b->n_bytes) == TESS_OK ? *copy : NULL;
+}

@@ -1,0 +1,750 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The emulated card: fibers, shared memory, device memory, streams and graphs; see emulate.h.
+ *
+ * The first fault of a launch (a divergent barrier, a write beyond shared or device memory) is kept
+ * as CUDA keeps its own: every later call says so too, until emulate_reset. */
+#include "emulate.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <string>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+#include <vector>
+
+#include "emulate_control.h"
+
+#if defined __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#elif defined __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace
+{
+
+constexpr size_t STACK_BYTES = 256 << 10, GUARD_BYTES = 64, HEAP_BYTES = size_t(1) << 32;
+constexpr unsigned char GUARD = 0xa5, POISON = 0xff; /* all ones: NaN in every float type */
+
+std::string fault;       /* "" : none */
+cudaError_t sticky;      /* what every call returns from the first fault on */
+emulate_order order_now; /* of the fibers */
+
+void fail(cudaError_t code, const std::string &text)
+{
+    if (sticky == cudaSuccess) {
+        sticky = code;
+        fault = text;
+    }
+}
+
+/* ---- device memory ------------------------------------------------------------------------- */
+
+/* One reserved range, closed to everybody outside of a kernel or a copy. */
+struct device_heap {
+    char *base = nullptr;
+    size_t end = 0;
+    int open = 0;
+    std::map<char *, size_t> used;       /* what was asked for */
+    std::multimap<size_t, char *> spare; /* by size with guards */
+
+    void start()
+    {
+        if (!base) {
+            base = static_cast<char *>(mmap(nullptr, HEAP_BYTES, PROT_NONE,
+                                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+            if (base == MAP_FAILED) {
+                abort();
+            }
+        }
+    }
+    void protect(int how)
+    {
+        if (base && end > 0) {
+            mprotect(base, end, how);
+        }
+    }
+} heap;
+
+struct heap_door {
+    heap_door()
+    {
+        if (heap.open++ == 0) {
+            heap.protect(PROT_READ | PROT_WRITE);
+        }
+    }
+    ~heap_door()
+    {
+        if (--heap.open == 0) {
+            heap.protect(PROT_NONE);
+        }
+    }
+};
+
+size_t round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* A guard before and after, and pages that no card would give: 256 bytes aligned. */
+size_t heap_size(size_t bytes)
+{
+    return 256 + round_up(bytes + GUARD_BYTES, 256);
+}
+
+bool guards_intact(const char *p, size_t bytes)
+{
+    for (size_t i = 0; i < GUARD_BYTES; i++) {
+        if (static_cast<unsigned char>(p[-1 - static_cast<long>(i)]) != GUARD ||
+            static_cast<unsigned char>(p[bytes + i]) != GUARD) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void check_heap(const char *after)
+{
+    for (const auto &[p, bytes] : heap.used) {
+        if (!guards_intact(p, bytes)) {
+            fail(cudaErrorIllegalAddress,
+                 std::string(after) + " writes beyond a block of device memory");
+        }
+    }
+}
+
+/* ---- fibers -------------------------------------------------------------------------------- */
+
+enum class state { ready, at_barrier, in_warp, done };
+
+struct fiber {
+    ucontext_t context;
+    char *stack = nullptr;
+    void *tsan = nullptr, *fake = nullptr;
+    state s = state::done;
+    dim3 index;
+    unsigned mask = 0; /* of the warp's operation it waits in */
+    const void *value = nullptr;
+    bool ballot = false;
+};
+
+std::vector<fiber> fibers; /* kept from launch to launch */
+ucontext_t scheduler;
+void *scheduler_tsan;
+const emulate::launch *running;
+size_t n_running, current;
+char barrier_sync, warp_sync[64], launch_sync;
+
+#if defined __SANITIZE_THREAD__
+void switch_tsan(void *to)
+{
+    __tsan_switch_to_fiber(to, 1 /* no synchronisation */);
+}
+void sync_release(void *at)
+{
+    __tsan_release(at);
+}
+void sync_acquire(void *at)
+{
+    __tsan_acquire(at);
+}
+#else
+void switch_tsan(void *)
+{
+}
+void sync_release(void *)
+{
+}
+void sync_acquire(void *)
+{
+}
+#endif
+
+void switch_to_scheduler()
+{
+    fiber &f = fibers[current];
+#if defined __SANITIZE_ADDRESS__
+    const void *bottom;
+    size_t size;
+    void **fake = f.s == state::done ? nullptr : &f.fake;
+    __sanitizer_start_switch_fiber(fake, nullptr, 0);
+    switch_tsan(scheduler_tsan);
+    swapcontext(&f.context, &scheduler);
+    __sanitizer_finish_switch_fiber(f.fake, &bottom, &size);
+#else
+    switch_tsan(scheduler_tsan);
+    swapcontext(&f.context, &scheduler);
+#endif
+}
+
+void enter()
+{
+#if defined __SANITIZE_ADDRESS__
+    __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+#endif
+    for (;;) {
+        sync_acquire(&launch_sync);
+        running->body();
+        sync_release(&launch_sync);
+        fibers[current].s = state::done;
+        switch_to_scheduler();
+    }
+}
+
+void resume(size_t i)
+{
+    fiber &f = fibers[i];
+    current = i;
+    threadIdx = f.index;
+    f.s = state::ready;
+#if defined __SANITIZE_ADDRESS__
+    void *fake;
+    __sanitizer_start_switch_fiber(&fake, f.stack, STACK_BYTES);
+    swapcontext(&scheduler, &f.context);
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#else
+    switch_tsan(f.tsan);
+    swapcontext(&scheduler, &f.context);
+#endif
+}
+
+void make_fibers(size_t n)
+{
+    while (fibers.size() < n) {
+        fibers.emplace_back();
+    }
+    for (size_t i = 0; i < n; i++) {
+        fiber &f = fibers[i];
+        if (f.stack) {
+            continue;
+        }
+        f.stack = static_cast<char *>(mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE,
+                                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+        if (f.stack == MAP_FAILED) {
+            abort();
+        }
+#if defined __SANITIZE_THREAD__
+        f.tsan = __tsan_create_fiber(0);
+#endif
+    }
+}
+
+/* A context cannot move, so it is made when the fibers no longer do. */
+void start_fibers(size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        fiber &f = fibers[i];
+        getcontext(&f.context);
+        f.context.uc_stack.ss_sp = f.stack;
+        f.context.uc_stack.ss_size = STACK_BYTES;
+        f.context.uc_link = nullptr;
+        makecontext(&f.context, enter, 0);
+    }
+}
+
+/* ---- shared memory -------------------------------------------------------------------------- */
+
+struct shared_block {
+    std::vector<char> bytes;
+    size_t used = 0;
+};
+std::map<const void *, shared_block> shared_now; /* of the running block */
+const char dynamic_site = 0;
+
+void *new_shared(const void *site, size_t bytes)
+{
+    shared_block &b = shared_now[site];
+    if (b.used == 0) {
+        b.used = bytes;
+        b.bytes.assign(bytes + 2 * GUARD_BYTES + 16, static_cast<char>(GUARD));
+        memset(b.bytes.data() + GUARD_BYTES, POISON, bytes);
+    }
+    return b.bytes.data() + GUARD_BYTES;
+}
+
+void check_shared()
+{
+    for (auto &[site, b] : shared_now) {
+        (void)site;
+        if (b.used > 0 && !guards_intact(b.bytes.data() + GUARD_BYTES, b.used)) {
+            fail(cudaErrorIllegalAddress,
+                 std::string(running->name) + " writes beyond its shared memory");
+        }
+    }
+    shared_now.clear();
+}
+
+/* ---- one block ------------------------------------------------------------------------------ */
+
+size_t warp_begin(size_t i)
+{
+    return i / 32 * 32;
+}
+
+/* All lanes of the mask of fiber i's operation have arrived. */
+bool warp_complete(size_t i)
+{
+    const size_t first = warp_begin(i);
+    for (size_t k = first; k < first + 32 && k < n_running; k++) {
+        if (fibers[i].mask >> (k - first) & 1 &&
+            (fibers[k].s != state::in_warp || fibers[k].mask != fibers[i].mask)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool release_warps()
+{
+    bool any = false;
+    for (size_t i = 0; i < n_running; i++) {
+        if (fibers[i].s != state::in_warp || !warp_complete(i)) {
+            continue;
+        }
+        const size_t first = warp_begin(i);
+        const unsigned mask = fibers[i].mask;
+        for (size_t k = first; k < first + 32 && k < n_running; k++) {
+            fibers[k].s = mask >> (k - first) & 1 ? state::ready : fibers[k].s;
+        }
+        any = true;
+    }
+    return any;
+}
+
+bool release_barrier()
+{
+    size_t waiting = 0, done = 0;
+    for (size_t i = 0; i < n_running; i++) {
+        waiting += fibers[i].s == state::at_barrier;
+        done += fibers[i].s == state::done;
+    }
+    if (waiting == 0 || waiting + done < n_running) {
+        return false;
+    }
+    if (done > 0) {
+        fail(cudaErrorLaunchFailure, std::string(running->name) +
+                                         ": some threads end before a barrier that others wait at");
+    }
+    for (size_t i = 0; i < n_running; i++) {
+        fibers[i].s = fibers[i].s == state::at_barrier ? state::ready : fibers[i].s;
+    }
+    return true;
+}
+
+size_t pick(size_t i)
+{
+    switch (order_now) {
+    case EMULATE_BACKWARD:
+        return n_running - 1 - i;
+    case EMULATE_SHUFFLED:
+        return (i * 7919 + 13) % n_running; /* 7919 is prime */
+    default:
+        return i;
+    }
+}
+
+void run_block()
+{
+    for (size_t i = 0; i < n_running; i++) {
+        fibers[i].s = state::ready;
+        const unsigned t = static_cast<unsigned>(i);
+        fibers[i].index =
+            dim3(t % blockDim.x, t / blockDim.x % blockDim.y, t / blockDim.x / blockDim.y);
+    }
+    for (;;) {
+        bool ran = false;
+        for (size_t i = 0; i < n_running; i++) {
+            if (fibers[pick(i)].s == state::ready) {
+                resume(pick(i));
+                ran = true;
+            }
+        }
+        if (ran || release_warps() || release_barrier()) {
+            continue;
+        }
+        bool stuck = false;
+        for (size_t i = 0; i < n_running; i++) {
+            stuck |= fibers[i].s != state::done;
+        }
+        if (stuck) {
+            fail(cudaErrorLaunchFailure,
+                 std::string(running->name) + ": threads wait for lanes that never come");
+            fibers.clear(); /* their stacks hold frames that cannot be left */
+        }
+        return;
+    }
+}
+
+void run_grid(const emulate::launch &l)
+{
+    heap_door door;
+    running = &l;
+    gridDim = l.grid;
+    blockDim = l.block;
+    n_running = size_t(l.block.x) * l.block.y * l.block.z;
+    if (n_running == 0 || n_running > 1024 || l.grid.x == 0 || l.grid.y == 0 || l.grid.z == 0 ||
+        l.grid.y > 65535 || l.grid.z > 65535 || l.shared_bytes > 227 * 1024) {
+        fail(cudaErrorInvalidValue, std::string(l.name) + ": no card takes this grid, block or "
+                                                          "shared memory");
+        return;
+    }
+    make_fibers(n_running);
+#if defined __SANITIZE_THREAD__
+    scheduler_tsan = __tsan_get_current_fiber();
+#endif
+    start_fibers(n_running);
+    sync_release(&launch_sync);
+    for (unsigned z = 0; z < l.grid.z; z++) {
+        for (unsigned y = 0; y < l.grid.y; y++) {
+            for (unsigned x = 0; x < l.grid.x && sticky == cudaSuccess; x++) {
+                blockIdx = dim3(x, y, z);
+                new_shared(&dynamic_site, l.shared_bytes + 1);
+                run_block();
+                check_shared();
+            }
+        }
+    }
+    sync_acquire(&launch_sync);
+    check_heap(l.name);
+}
+
+/* ---- streams and graphs ---------------------------------------------------------------------- */
+
+std::vector<std::function<void()>> *capturing;
+
+void issue(const std::function<void()> &work)
+{
+    if (capturing) {
+        capturing->push_back(work);
+    } else {
+        work();
+    }
+}
+
+} // namespace
+
+struct CUgraph_st {
+    std::vector<std::function<void()>> work;
+};
+struct CUgraphExec_st {
+    std::vector<std::function<void()>> work;
+};
+
+namespace emulate
+{
+
+void run(const launch &l, cudaStream_t)
+{
+    if (sticky == cudaSuccess) {
+        issue([l] { run_grid(l); });
+    }
+}
+
+void *shared(const void *site, size_t bytes)
+{
+    return new_shared(site, bytes);
+}
+
+void *dynamic_shared()
+{
+    return new_shared(&dynamic_site, 1);
+}
+
+void barrier()
+{
+    sync_release(&barrier_sync);
+    fibers[current].s = state::at_barrier;
+    switch_to_scheduler();
+    sync_acquire(&barrier_sync);
+}
+
+static void wait_for_warp(unsigned mask)
+{
+    fiber &f = fibers[current];
+    char *sync = &warp_sync[current / 32];
+    f.mask = mask;
+    f.s = state::in_warp;
+    sync_release(sync);
+    switch_to_scheduler();
+    sync_acquire(sync);
+}
+
+void exchange(unsigned mask, int from, void *value, size_t bytes)
+{
+    char mine[16], theirs[16];
+    const size_t first = warp_begin(current);
+    memcpy(mine, value, bytes);
+    fibers[current].value = mine;
+    wait_for_warp(mask);
+    const size_t other = first + static_cast<size_t>(from);
+    if (!(mask >> from & 1) || other >= n_running) {
+        fail(cudaErrorLaunchFailure,
+             std::string(running->name) + ": a shuffle reads a lane outside of its mask");
+    } else {
+        memcpy(theirs, fibers[other].value, bytes);
+        memcpy(value, theirs, bytes);
+    }
+    wait_for_warp(mask); /* until all have read */
+}
+
+uint32_t vote(unsigned mask, bool value)
+{
+    const size_t first = warp_begin(current);
+    uint32_t all = 0;
+    fibers[current].ballot = value;
+    wait_for_warp(mask);
+    for (size_t i = first; i < first + 32 && i < n_running; i++) {
+        all |= mask >> (i - first) & 1 && fibers[i].ballot ? 1u << (i - first) : 0;
+    }
+    wait_for_warp(mask);
+    return all;
+}
+
+} // namespace emulate
+
+/* ---- control ----------------------------------------------------------------------------------
+ */
+
+void emulate_set_order(emulate_order order)
+{
+    order_now = order;
+}
+
+const char *emulate_fault(void)
+{
+    return fault.c_str();
+}
+
+void emulate_reset(void)
+{
+    fault.clear();
+    sticky = cudaSuccess;
+}
+
+/* ---- the runtime ------------------------------------------------------------------------------
+ */
+
+const char *cudaGetErrorString(cudaError_t e)
+{
+    return e == sticky && !fault.empty() ? fault.c_str() : e == cudaSuccess ? "no error" : "error";
+}
+
+cudaError_t cudaGetLastError(void)
+{
+    return sticky;
+}
+
+static const char *driver(void)
+{
+    const char *s = getenv("EMULATE_DRIVER");
+    return s ? s : "";
+}
+
+cudaError_t cudaGetDeviceCount(int *n)
+{
+    *n = 1;
+    return strcmp(driver(), "old") == 0    ? cudaErrorInsufficientDriver
+           : strcmp(driver(), "none") == 0 ? cudaErrorNoDevice
+                                           : cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr a, int)
+{
+    const bool weak = strcmp(driver(), "sm_70") == 0;
+    *value = a == cudaDevAttrComputeCapabilityMajor   ? (weak ? 7 : 9)
+             : a == cudaDevAttrComputeCapabilityMinor ? 0
+                                                      : 4;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = strcmp(driver(), "old") == 0 ? 11040 : 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
+{
+    *free_bytes = HEAP_BYTES - heap.end;
+    *total_bytes = HEAP_BYTES;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void **p, size_t bytes)
+{
+    const size_t size = heap_size(bytes);
+    heap.start();
+    char *at;
+    auto spare = heap.spare.find(size);
+    if (spare != heap.spare.end()) {
+        at = spare->second;
+        heap.spare.erase(spare);
+    } else if (heap.end + size > HEAP_BYTES) {
+        return cudaErrorMemoryAllocation;
+    } else {
+        at = heap.base + heap.end;
+        heap.end += round_up(size, static_cast<size_t>(getpagesize()));
+    }
+    heap_door door;
+    heap.protect(PROT_READ | PROT_WRITE);
+    memset(at, GUARD, size);
+    memset(at + 256, POISON, bytes);
+    heap.used[at + 256] = bytes;
+    *p = at + 256;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFree(void *p)
+{
+    if (!p) {
+        return cudaSuccess;
+    }
+    auto found = heap.used.find(static_cast<char *>(p));
+    if (found == heap.used.end()) {
+        return cudaErrorInvalidValue;
+    }
+    heap_door door;
+    if (!guards_intact(found->first, found->second)) {
+        fail(cudaErrorIllegalAddress, "a block of device memory was written beyond its end");
+    }
+    heap.spare.insert({heap_size(found->second), found->first - 256});
+    heap.used.erase(found);
+    return sticky;
+}
+
+cudaError_t cudaMallocHost(void **p, size_t bytes)
+{
+    return (*p = calloc(1, bytes + 1)) ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaFreeHost(void *p)
+{
+    free(p);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind,
+                            cudaStream_t)
+{
+    if (sticky == cudaSuccess) {
+        issue([=] {
+            heap_door door;
+            memcpy(to, from, bytes);
+            check_heap("a copy");
+        });
+    }
+    return sticky;
+}
+
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t)
+{
+    if (sticky == cudaSuccess) {
+        issue([=] {
+            heap_door door;
+            memset(to, value, bytes);
+            check_heap("a fill");
+        });
+    }
+    return sticky;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
+{
+    *s = reinterpret_cast<cudaStream_t>(calloc(1, 1));
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t s)
+{
+    free(s);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t)
+{
+    return sticky;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
+{
+    return sticky;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
+{
+    *e = reinterpret_cast<cudaEvent_t>(calloc(1, 1));
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t e)
+{
+    free(e);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t)
+{
+    return sticky;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t)
+{
+    return sticky;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t, enum cudaStreamCaptureMode)
+{
+    capturing = new std::vector<std::function<void()>>;
+    return sticky;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *g)
+{
+    *g = new CUgraph_st{*capturing};
+    delete capturing;
+    capturing = nullptr;
+    return sticky;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *e, cudaGraph_t g, unsigned long long)
+{
+    *e = new CUgraphExec_st{g->work};
+    return sticky;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t)
+{
+    for (const auto &work : e->work) {
+        if (sticky == cudaSuccess) {
+            work();
+        }
+    }
+    return sticky;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t g)
+{
+    delete g;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e)
+{
+    delete e;
+    return cudaSuccess;
+}
