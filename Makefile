@@ -72,7 +72,7 @@ CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
 NVCCFLAGS := -std=c++17 -O3 -lineinfo -gencode arch=compute_90,code=sm_90 \
              -gencode arch=compute_80,code=compute_80 -Xcompiler -fPIC,-Wall,-Wextra -Werror all-warnings
 CUDA_UNITS := $(wildcard src/tensor/*.cu src/tensor/ops/*.cu)
-CUDA_C     := src/tensor/cuda_device.c src/tensor/cuda_table.c
+CUDA_C     := $(addprefix src/tensor/cuda_,device.c matmul.c products.c table.c)
 CUDA_OFF   := src/tensor/cuda_none.c
 
 # One operator, one stem: the list of sources is read from the operator table.
@@ -130,7 +130,7 @@ $(foreach i,$(ISAS),$(eval $(call kernel_rule,$i)))
 $(BUILD)/obj/%.cu.o: src/%.cu Makefile
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCCFLAGS) $(INC) -MMD -MF $(@:.o=.d) -c $< -o $@
-$(BUILD)/obj/tensor/cuda_device.o: EXTRA_CFLAGS += -isystem $(CUDA_HOME)/include
+$(BUILD)/obj/tensor/cuda_device.o $(BUILD)/obj/tensor/cuda_matmul.o: EXTRA_CFLAGS += -isystem $(CUDA_HOME)/include
 
 define floor_rule
 $(BUILD)/lib/$1.a: $$(call objs,$1) $(if $(filter tensor,$1),$(KERNEL_OBJS) $(CUDA_OBJS))
@@ -162,7 +162,7 @@ test: tests
 
 # The CUDA device's tests: the same kernels, compiled for the host under tests/cuda's emulation of a
 # card, in place of the archive's; they need neither nvcc nor a card.
-EMULATED := $(CUDA_UNITS:src/%=$(BUILD)/emulated/%.o) $(CUDA_C:src/%.c=$(BUILD)/emulated/%.o) \
+EMULATED := $(CUDA_UNITS:src/%=$(BUILD)/emulated/%.o) $(patsubst src/%.c,$(BUILD)/emulated/%.o,$(filter-out %/cuda_matmul.c,$(CUDA_C))) \
             $(patsubst tests/cuda/%,$(BUILD)/emulated/%.o,$(wildcard tests/cuda/emulate*.cpp tests/cuda/*.cu))
 TESTS_CUDA := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/cuda/test_*.c))
 $(BUILD)/emulated/%.cu.o: src/%.cu Makefile

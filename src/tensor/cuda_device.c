@@ -104,6 +104,11 @@ tess_status tess__cuda_launched(const char *what)
     return check(cudaGetLastError(), what);
 }
 
+tess_status tess__cuda_zero(void *x, size_t n_bytes, void *to)
+{
+    return check(cudaMemsetAsync(x, 0, n_bytes, to), "fill on the card");
+}
+
 /* ---- opening --------------------------------------------------------------------------------- */
 
 static tess_status check_driver(void)

@@ -70,6 +70,34 @@ template <class T> __device__ __forceinline__ void store_pack(T *at, const pack<
     *reinterpret_cast<pack<T> *>(at) = p;
 }
 
+/* N numbers of a row from column j on; N is a pack's or 1. */
+template <class T, int N> struct run {
+    float x[N];
+    __device__ __forceinline__ run(const T *row, int64_t j)
+    {
+        if constexpr (N == 1) {
+            x[0] = to_float(row[j]);
+        } else {
+            const pack<T> p = load_pack(row + j);
+            for (int k = 0; k < N; k++) {
+                x[k] = to_float(p.x[k]);
+            }
+        }
+    }
+    __device__ __forceinline__ void store(T *row, int64_t j) const
+    {
+        if constexpr (N == 1) {
+            from_float(x[0], &row[j]);
+        } else {
+            pack<T> p;
+            for (int k = 0; k < N; k++) {
+                from_float(x[k], &p.x[k]);
+            }
+            store_pack(row + j, p);
+        }
+    }
+};
+
 /* ---- reductions: the same order whatever the grid ---------------------------------------------
  */
 

@@ -3,10 +3,16 @@
 #ifndef TESSERA_TENSOR_PRODUCTS_H
 #define TESSERA_TENSOR_PRODUCTS_H
 
-#include "tessera/tensor.h"
+#include "tensor/matmul.h"
+#include "tensor/op.h"
 
 /* ops/outer.c: c (M,K) f32 = sum over rows of a (...,M)^T b (...,K): the gradient of a weight. */
 tess_value tess__outer(tess_graph *g, tess_value a, tess_value b);
+
+/* The product that an operator is, from its inputs. */
+tess_matmul_spec tess__linear_spec(const tess_operand *in, const void *attrs);
+tess_matmul_spec tess__project_spec(const tess_operand *in);
+tess_matmul_spec tess__outer_spec(const tess_operand *in);
 
 /* What the attributes of a linear and of a unary say. */
 bool tess__linear_relu(const void *attrs);

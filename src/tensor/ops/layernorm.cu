@@ -11,34 +11,6 @@ static constexpr int WARPS = 8, THREADS = 32 * WARPS;
 static constexpr int TILE = 32;             /* rows whose x and dy stay in L1 while read again */
 static constexpr int64_t GRAD_BLOCKS = 264; /* two for each SM of an H100 */
 
-/* N numbers from column j on; N is a pack's or 1. */
-template <class T, int N> struct run {
-    float x[N];
-    __device__ __forceinline__ run(const T *row, int64_t j)
-    {
-        if constexpr (N == 1) {
-            x[0] = to_float(row[j]);
-        } else {
-            const pack<T> p = load_pack(row + j);
-            for (int k = 0; k < N; k++) {
-                x[k] = to_float(p.x[k]);
-            }
-        }
-    }
-    __device__ __forceinline__ void store(T *row, int64_t j) const
-    {
-        if constexpr (N == 1) {
-            from_float(x[0], &row[j]);
-        } else {
-            pack<T> p;
-            for (int k = 0; k < N; k++) {
-                from_float(x[k], &p.x[k]);
-            }
-            store_pack(row + j, p);
-        }
-    }
-};
-
 template <class T, int N>
 __global__ void __launch_bounds__(THREADS)
     layernorm_kernel(T *y, float *mean_out, float *rstd_out, const T *x, const float *weight,

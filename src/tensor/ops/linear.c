@@ -86,10 +86,10 @@ static void vjp(tess_vjp *c)
     c->din[3] = c->dout[0];
 }
 
-static tess_status prepare(tess_prepare *c)
+tess_matmul_spec tess__linear_spec(const tess_operand *in, const void *attrs)
 {
-    const tess_operand *x = &c->in[0], *w = &c->in[1];
-    const tess_matmul_spec spec = {
+    const tess_operand *x = &in[0], *w = &in[1];
+    return (tess_matmul_spec){
         .m = tess__rows(&x->shape),
         .n = w->shape.dim[0],
         .k = w->shape.dim[1],
@@ -97,10 +97,15 @@ static tess_status prepare(tess_prepare *c)
         .out = x->dtype,
         .b_trans = true,
         .pack = true,
-        .bias = c->in[2].shape.rank >= 0,
-        .relu = ((const linear_attrs *)c->attrs)->relu,
-        .residual = c->in[3].shape.rank >= 0,
+        .bias = in[2].shape.rank >= 0,
+        .relu = ((const linear_attrs *)attrs)->relu,
+        .residual = in[3].shape.rank >= 0,
     };
+}
+
+static tess_status prepare(tess_prepare *c)
+{
+    const tess_matmul_spec spec = tess__linear_spec(c->in, c->attrs);
     tess_matmul *m = NULL;
     TESS_TRY(tess__matmul_new(&spec, &m));
     c->prepared = m;

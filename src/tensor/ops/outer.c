@@ -34,23 +34,27 @@ static bool has_kernel(const tess_operand *a, const tess_operand *b)
     return tess__kernels()->outer && a->dtype == TESS_BF16 && tess__last(&b->shape) % 16 == 0;
 }
 
-static tess_status prepare(tess_prepare *c)
+tess_matmul_spec tess__outer_spec(const tess_operand *in)
 {
-    const tess_operand *a = &c->in[0], *b = &c->in[1];
-    const int64_t m = tess__last(&a->shape), n = tess__last(&b->shape);
-    if (has_kernel(a, b)) {
-        c->scratch_bytes =
-            (size_t)(tess__kernels()->outer_scratch(m, n) * tess__slots_max()) * sizeof(float);
-        return TESS_OK;
-    }
-    const tess_matmul_spec spec = {
-        .m = m,
-        .n = n,
-        .k = tess__rows(&a->shape),
-        .in = a->dtype,
+    return (tess_matmul_spec){
+        .m = tess__last(&in[0].shape),
+        .n = tess__last(&in[1].shape),
+        .k = tess__rows(&in[0].shape),
+        .in = in[0].dtype,
         .out = TESS_F32,
         .a_trans = true,
     };
+}
+
+static tess_status prepare(tess_prepare *c)
+{
+    const tess_matmul_spec spec = tess__outer_spec(c->in);
+    if (has_kernel(&c->in[0], &c->in[1])) {
+        c->scratch_bytes =
+            (size_t)(tess__kernels()->outer_scratch(spec.m, spec.n) * tess__slots_max()) *
+            sizeof(float);
+        return TESS_OK;
+    }
     tess_matmul *product = NULL;
     TESS_TRY(tess__matmul_new(&spec, &product));
     c->prepared = product;

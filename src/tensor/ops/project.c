@@ -41,10 +41,10 @@ static void vjp(tess_vjp *c)
     }
 }
 
-static tess_status prepare(tess_prepare *c)
+tess_matmul_spec tess__project_spec(const tess_operand *in)
 {
-    const tess_operand *x = &c->in[0], *w = &c->in[1];
-    const tess_matmul_spec spec = {
+    const tess_operand *x = &in[0], *w = &in[1];
+    return (tess_matmul_spec){
         .m = tess__rows(&x->shape),
         .n = w->shape.dim[1],
         .k = w->shape.dim[0],
@@ -52,6 +52,11 @@ static tess_status prepare(tess_prepare *c)
         .out = x->dtype,
         .pack = true,
     };
+}
+
+static tess_status prepare(tess_prepare *c)
+{
+    const tess_matmul_spec spec = tess__project_spec(c->in);
     tess_matmul *m = NULL;
     TESS_TRY(tess__matmul_new(&spec, &m));
     c->prepared = m;
