@@ -217,6 +217,8 @@ tess_value tess_weighted_sum(tess_graph *g, const tess_value *x, const float *we
 void tess_accumulate(tess_graph *g, tess_value state, tess_value x);
 /* Sum of squares of a flat f32 state -> (1) f32, in double, in a fixed order. */
 tess_value tess_sumsq(tess_graph *g, tess_value x);
+/* state = min(max(state, least), most); NaN stays.  An effect. */
+void tess_clamp(tess_graph *g, tess_value state, float least, float most);
 /* AdamW (Loshchilov & Hutter 2019) in one pass over flat f32 states param, grad, m, v (n).
  * hyper (4) f32 input: lr, 1/(1-beta1^t), 1/(1-beta2^t), grad_scale.  Gradient used is
  * grad * grad_scale * min(1, clip / (norm * grad_scale)), norm = sqrt(sumsq); clip 0: none.  Decay
@@ -297,10 +299,10 @@ const char *tess_store_entry(const tess_store *s, const char *group, int64_t i, 
                              tess_shape *out_shape);
 
 /* On a device with memory of its own a plan works on copies of the groups, made when it is built:
- * what the host wrote since then goes there, and what the device wrote comes back, only by these.
- * Nothing happens where there is no copy. */
-TESS_MUST_USE tess_status tess_store_upload(tess_store *s, const char *group);
-TESS_MUST_USE tess_status tess_store_download(tess_store *s, const char *group);
+ * what the host wrote since then goes there, and what the device wrote comes back, only by these;
+ * an entry, or with the empty name the whole group.  Nothing happens where there is no copy. */
+TESS_MUST_USE tess_status tess_store_upload(tess_store *s, const char *group, const char *name);
+TESS_MUST_USE tess_status tess_store_download(tess_store *s, const char *group, const char *name);
 
 /* ---- safetensors -------------------------------------------------------------------------- */
 

@@ -317,6 +317,18 @@ static void add_unlocked(tess_graph *g, const tess_trainer *t, tess_value hyper)
     }
 }
 
+/* CLIP's bound: a scale above 100 makes training unstable. */
+static void clamp_scales(tess_graph *g, const tess_model *m)
+{
+    static const char *const names[] = {"logit_scale", "logit_scale_text"};
+    for (int64_t i = 0; i < TESS_COUNT(names); i++) {
+        tess_shape shape;
+        if (tess_store_find(m->store, "param", names[i], &shape)) {
+            tess_clamp(g, tess_state(g, "param", names[i], TESS_F32, shape), 0.0f, 4.6051702f);
+        }
+    }
+}
+
 static tess_status build_update(tess_trainer *t)
 {
     tess_store *s = t->model->store;
@@ -338,6 +350,9 @@ static tess_status build_update(tess_trainer *t)
     } else {
         add_adamw(g, t, hyper, "", flat, t->o.muon ? tess_store_n_leading(s, "param") : 0,
                   tess_store_n_decayed(s, trained_group(t)));
+    }
+    if (!t->model->lora && !t->o.distill) {
+        clamp_scales(g, t->model);
     }
     TESS_TRY(tess_plan_build(g, &t->norm, 1, tess_device_cpu(), s, t->workspace, &t->update));
     return tess_plan_bind(t->update, "hyper", t->hyper);
@@ -498,18 +513,6 @@ tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b, 
     return TESS_OK;
 }
 
-/* CLIP's bound: a scale above 100 makes training unstable. */
-static void clamp_scales(tess_model *m)
-{
-    static const char *const names[] = {"logit_scale", "logit_scale_text"};
-    for (int64_t i = 0; i < TESS_COUNT(names); i++) {
-        float *scale = tess_store_find(m->store, "param", names[i], NULL);
-        if (scale) {
-            *scale = fminf(fmaxf(*scale, 0.0f), 4.6051702f);
-        }
-    }
-}
-
 tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step, float *out_norm)
 {
     t->hyper[0] = (float)lr;
@@ -518,9 +521,6 @@ tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step, float 
     t->hyper[3] = 1.0f;
     TESS_TRY(tess_plan_run(t->update));
     *out_norm = sqrtf(*(const float *)tess_plan_output(t->update, t->norm));
-    if (!t->model->lora && !t->o.distill) {
-        clamp_scales(t->model);
-    }
     return TESS_OK;
 }
 

@@ -37,18 +37,24 @@ tess_status tess__shadow_find(tess_shadows *s, const tess_remote *remote, const 
     return TESS_OK;
 }
 
-static bool lies_in(const tess_shadow *x, const void *base, size_t n_bytes)
+/* The part of x that is in the host's (base, n_bytes): bytes begin..end of x. */
+static bool overlap(const tess_shadow *x, const void *base, size_t n_bytes, size_t *begin,
+                    size_t *end)
 {
-    return x->host >= (const uint8_t *)base &&
-           x->host + x->n_bytes <= (const uint8_t *)base + n_bytes;
+    const uint8_t *first = base, *last = first + n_bytes;
+    first = first > x->host ? first : x->host;
+    last = last < x->host + x->n_bytes ? last : x->host + x->n_bytes;
+    *begin = first < last ? (size_t)(first - x->host) : 0;
+    *end = first < last ? (size_t)(last - x->host) : 0;
+    return first < last;
 }
 
 tess_status tess__shadows_upload(const tess_shadows *s, const void *base, size_t n_bytes)
 {
-    for (size_t i = 0; i < s->n; i++) {
+    for (size_t i = 0, begin, end; i < s->n; i++) {
         const tess_shadow *x = &s->items[i];
-        if (lies_in(x, base, n_bytes)) {
-            TESS_TRY(s->remote->upload(x->data, x->host, x->n_bytes));
+        if (overlap(x, base, n_bytes, &begin, &end)) {
+            TESS_TRY(s->remote->upload(x->data + begin, x->host + begin, end - begin));
         }
     }
     return TESS_OK;
@@ -56,11 +62,11 @@ tess_status tess__shadows_upload(const tess_shadows *s, const void *base, size_t
 
 tess_status tess__shadows_download(const tess_shadows *s, void *base, size_t n_bytes)
 {
-    for (size_t i = 0; i < s->n; i++) {
+    for (size_t i = 0, begin, end; i < s->n; i++) {
         const tess_shadow *x = &s->items[i];
-        if (lies_in(x, base, n_bytes)) {
-            uint8_t *to = (uint8_t *)base + (x->host - (const uint8_t *)base);
-            TESS_TRY(s->remote->download(to, x->data, x->n_bytes));
+        if (overlap(x, base, n_bytes, &begin, &end)) {
+            uint8_t *to = (uint8_t *)base + (x->host + begin - (const uint8_t *)base);
+            TESS_TRY(s->remote->download(to, x->data + begin, end - begin));
         }
     }
     return TESS_OK;

@@ -42,7 +42,7 @@ typedef struct tess_shadows {
  * yet is allocated and uploaded. */
 tess_status tess__shadow_find(tess_shadows *s, const tess_remote *remote, const void *host,
                               const void *base, size_t n_bytes, void **out);
-/* All runs that lie in (base, n_bytes): to the device, or back from it. */
+/* What the copies hold of the host's (base, n_bytes): to the device, or back from it. */
 tess_status tess__shadows_upload(const tess_shadows *s, const void *base, size_t n_bytes);
 tess_status tess__shadows_download(const tess_shadows *s, void *base, size_t n_bytes);
 void tess__shadows_deinit(tess_shadows *s);

@@ -292,16 +292,30 @@ tess_status tess__store_shadow(tess_store *s, const tess_remote *remote, const c
                   : tess__shadow_find(&s->shadows, remote, host, run, group_bytes(g), out);
 }
 
-tess_status tess_store_upload(tess_store *s, const char *group_name)
+/* A group's run, or with a name one entry of it; 0 bytes where there is no run. */
+static void *run_of(const tess_store *s, const char *group_name, const char *name, size_t *n_bytes)
 {
     const group *g = find_group(s, group_name);
-    return g && g->data ? tess__shadows_upload(&s->shadows, g->data, group_bytes(g)) : TESS_OK;
+    const entry *e = g && name[0] ? find_entry(g, name) : NULL;
+    const bool there = g && g->data && (e || !name[0]);
+    *n_bytes = !there ? 0
+               : e    ? (size_t)tess_shape_count(&e->shape) * tess_dtype_bytes(g->dtype)
+                      : group_bytes(g);
+    return !there ? NULL : e ? at(g, e->offset) : g->data;
 }
 
-tess_status tess_store_download(tess_store *s, const char *group_name)
+tess_status tess_store_upload(tess_store *s, const char *group_name, const char *name)
 {
-    const group *g = find_group(s, group_name);
-    return g && g->data ? tess__shadows_download(&s->shadows, g->data, group_bytes(g)) : TESS_OK;
+    size_t n_bytes;
+    const void *run = run_of(s, group_name, name, &n_bytes);
+    return run ? tess__shadows_upload(&s->shadows, run, n_bytes) : TESS_OK;
+}
+
+tess_status tess_store_download(tess_store *s, const char *group_name, const char *name)
+{
+    size_t n_bytes;
+    void *run = run_of(s, group_name, name, &n_bytes);
+    return run ? tess__shadows_download(&s->shadows, run, n_bytes) : TESS_OK;
 }
 
 int64_t tess_store_n_leading(const tess_store *s, const char *name)
