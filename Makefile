@@ -103,7 +103,7 @@ endif
 KERNEL_OBJS    := $(foreach i,$(ISAS),$(patsubst src/tensor/kernels/%.c,$(BUILD)/obj/tensor/kernels/%.$(i).o,$(KERNELS)))
 
 MAKEFLAGS += --no-print-directory
-.PHONY: all lib test tests check-format fuzz bench clean install
+.PHONY: all lib test tests gpu-tests check-format fuzz bench clean install
 .SECONDARY:
 all: $(BUILD)/tessera
 lib: $(FLOORS:%=$(BUILD)/lib/%.a)
@@ -180,6 +180,13 @@ $(BUILD)/emulated/%.cu.o: tests/cuda/%.cu Makefile
 $(BUILD)/tests/cuda/%: tests/cuda/%.c $(EMULATED) $(call archives,fusion) Makefile
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -Itests -Itests/cuda $(LDFLAGS) -o $@ $< $(EMULATED) -Wl,--start-group $(call archives,fusion) -Wl,--end-group $(call libs,fusion) -lcmocka -lstdc++ -lm
+
+# The same tests on a real card, with the archive's own kernels; script/gpu runs them.
+GPU_TESTS := $(patsubst tests/cuda/%.c,$(BUILD)/gpu-tests/%,$(wildcard tests/cuda/test_*.c))
+$(BUILD)/gpu-tests/%: tests/cuda/%.c $(call archives,fusion) Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -DTESS_REAL_CARD -Itests $(LDFLAGS) -o $@ $< -Wl,--start-group $(call archives,fusion) -Wl,--end-group $(call libs,fusion) -lcmocka -lm
+gpu-tests: $(GPU_TESTS)
 
 # Fuzz targets: tests/fuzz/fuzz_<floor>_<name>.c, each linked with its floor's archives.
 FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))

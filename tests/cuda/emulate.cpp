@@ -547,7 +547,8 @@ static const char *driver(void)
 cudaError_t cudaGetDeviceCount(int *n)
 {
     *n = 1;
-    return strcmp(driver(), "old") == 0    ? cudaErrorInsufficientDriver
+    return strcmp(driver(), "old") == 0 || strcmp(driver(), "missing") == 0
+               ? cudaErrorInsufficientDriver
            : strcmp(driver(), "none") == 0 ? cudaErrorNoDevice
                                            : cudaSuccess;
 }
@@ -568,7 +569,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr a, int)
 
 cudaError_t cudaDriverGetVersion(int *version)
 {
-    *version = strcmp(driver(), "old") == 0 ? 11040 : 13000;
+    *version = strcmp(driver(), "missing") == 0 ? 0 : strcmp(driver(), "old") == 0 ? 11040 : 13000;
     return cudaSuccess;
 }
 

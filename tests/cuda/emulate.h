@@ -46,6 +46,11 @@ struct launch {
     size_t shared_bytes;
     std::function<void()> body;
 };
+/* A kernel with its arguments, which have their values now. */
+template <class F, class... A> std::function<void()> call(F kernel, A... arguments)
+{
+    return [=] { kernel(arguments...); };
+}
 /* Runs, or keeps for the graph that is being captured. */
 void run(const launch &l, cudaStream_t stream);
 /* The block's memory of this call site. */
@@ -64,7 +69,8 @@ uint32_t vote(unsigned mask, bool value);
 #define TESS_SHARED_DYNAMIC(type, name)                                                            \
     type *const name = static_cast<type *>(emulate::dynamic_shared())
 #define TESS_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                \
-    emulate::run({#kernel, dim3(grid), dim3(block), (shared_bytes), [=] { kernel(__VA_ARGS__); }}, \
+    emulate::run({#kernel, dim3(grid), dim3(block), (shared_bytes),                                \
+                  emulate::call(kernel, __VA_ARGS__)},                                             \
                  static_cast<cudaStream_t>(stream))
 
 static inline void __syncthreads()
