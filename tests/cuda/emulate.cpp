@@ -130,6 +130,8 @@ struct fiber {
     unsigned mask = 0; /* of the warp's operation it waits in */
     const void *value = nullptr;
     bool ballot = false;
+    char slot[2][32]; /* for gather */
+    unsigned turn = 0;
 };
 
 std::vector<fiber> fibers; /* kept from launch to launch */
@@ -351,6 +353,7 @@ void run_block()
 {
     for (size_t i = 0; i < n_running; i++) {
         fibers[i].s = state::ready;
+        fibers[i].turn = 0;
         const unsigned t = static_cast<unsigned>(i);
         fibers[i].index =
             dim3(t % blockDim.x, t / blockDim.x % blockDim.y, t / blockDim.x / blockDim.y);
@@ -502,6 +505,18 @@ uint32_t vote(unsigned mask, bool value)
     }
     wait_for_warp(mask);
     return all;
+}
+
+/* Two slots a lane, in turn: when a lane writes one again, all have read it. */
+void gather(const void *value, size_t bytes, void *all)
+{
+    const size_t first = warp_begin(current);
+    const unsigned turn = fibers[current].turn++ % 2;
+    memcpy(fibers[current].slot[turn], value, bytes);
+    wait_for_warp(0xffffffffu);
+    for (size_t i = 0; i < 32 && first + i < n_running; i++) {
+        memcpy(static_cast<char *>(all) + i * bytes, fibers[first + i].slot[turn], bytes);
+    }
 }
 
 } // namespace emulate

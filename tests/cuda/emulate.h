@@ -60,6 +60,8 @@ void barrier();
 /* Lane `from` of the warp gets a copy of `bytes` at `value`; every lane of `mask` must call. */
 void exchange(unsigned mask, int from, void *value, size_t bytes);
 uint32_t vote(unsigned mask, bool value);
+/* all (32): what the lanes of a whole warp have at their `value`, of up to 32 bytes. */
+void gather(const void *value, size_t bytes, void *all);
 
 } // namespace emulate
 

@@ -12,18 +12,15 @@
  * bf16 gets the probabilities and the gradients of the scores rounded to bf16.  No aliasing.
  *   Deterministic: a (segment, head) is one piece of work.  4 Nq Nk D FLOPs per segment and head
  * forward, 10 backward. */
+#include "tensor/ops/sdpa.h"
 #include "tensor/onnx.h"
 #include "tensor/parallel.h"
 
 #include <math.h>
 #include <string.h>
 
-typedef struct sdpa_attrs {
-    int64_t heads, max_segment;
-    bool causal;
-} sdpa_attrs;
-
-enum { QKV, OFFSETS, KV, LSE, DY };
+enum { QKV = SDPA_QKV, OFFSETS = SDPA_OFFSETS, KV = SDPA_KV, LSE = SDPA_LSE, DY = SDPA_DY };
+typedef sdpa_geometry geometry;
 static const tess_op grad_op;
 
 tess_value tess_sdpa(tess_graph *g, tess_value qkv, tess_sdpa_options o)
@@ -38,18 +35,7 @@ tess_value tess_sdpa(tess_graph *g, tess_value qkv, tess_sdpa_options o)
 
 /* ---- geometry ------------------------------------------------------------------------------ */
 
-typedef struct geometry {
-    int64_t heads, head_dim, width; /* C */
-    int64_t n_q, n_k;               /* rows in all */
-    int64_t n_segments;
-    int64_t max_q, max_k;  /* longest segment */
-    int64_t q_row, kv_row; /* elements between rows */
-    int64_t k_at, v_at;    /* elements into a row of k and v */
-    bool cross, packed, causal;
-    float scale;
-} geometry;
-
-static geometry describe(const tess_operand *in, const sdpa_attrs *a)
+sdpa_geometry tess__sdpa_describe(const tess_operand *in, const sdpa_attrs *a)
 {
     const bool cross = in[KV].shape.rank >= 0, packed = in[OFFSETS].shape.rank >= 0;
     geometry s = {.heads = a->heads, .cross = cross, .packed = packed, .causal = a->causal};
@@ -136,7 +122,7 @@ static tess_status infer(tess_infer *c)
 {
     const sdpa_attrs *a = c->attrs;
     TESS_TRY(check_shapes(c->in, a));
-    const geometry s = describe(c->in, a);
+    const geometry s = tess__sdpa_describe(c->in, a);
     c->out[0] = c->in[QKV];
     c->out[0].shape.dim[c->in[QKV].shape.rank - 1] = s.width;
     c->out[1] = (tess_operand){.dtype = TESS_F32, .shape = TESS_SHAPE_OF(s.heads, s.n_q)};
@@ -172,7 +158,7 @@ static int64_t slot_floats(const geometry *s)
 
 static tess_status prepare(tess_prepare *c)
 {
-    const geometry s = describe(c->in, c->attrs);
+    const geometry s = tess__sdpa_describe(c->in, c->attrs);
     c->scratch_bytes = (size_t)(slot_floats(&s) * tess__slots_max()) * sizeof(float);
     return TESS_OK;
 }
@@ -253,7 +239,7 @@ static void fetch_next(const tess_exec *e, const geometry *s, int64_t i)
 static tess_status cpu(const tess_exec *e)
 {
     const tess_kernels *k = tess__kernels();
-    const geometry s = describe(e->in, e->attrs);
+    const geometry s = tess__sdpa_describe(e->in, e->attrs);
     const int32_t *offsets = e->in[OFFSETS].data;
     TESS_TRY(check_offsets(&s, offsets));
     tess_operand y = e->out[0], lse = e->out[1];
@@ -279,7 +265,7 @@ static tess_status cpu(const tess_exec *e)
 static tess_status grad_cpu(const tess_exec *e)
 {
     const tess_kernels *k = tess__kernels();
-    const geometry s = describe(e->in, e->attrs);
+    const geometry s = tess__sdpa_describe(e->in, e->attrs);
     const int32_t *offsets = e->in[OFFSETS].data;
     const tess_dtype t = e->in[QKV].dtype;
     TESS_TRY(check_offsets(&s, offsets));
@@ -384,7 +370,7 @@ static void zero_operand(const tess_operand *x)
 
 static tess_status ref_run(const tess_exec *e, bool backward)
 {
-    const geometry s = describe(e->in, e->attrs);
+    const geometry s = tess__sdpa_describe(e->in, e->attrs);
     double *p = tess_alloc_array((size_t)s.max_k + 1, sizeof(double));
     if (!p) {
         return TESS_NOMEM;
@@ -425,7 +411,7 @@ static tess_status grad_ref(const tess_exec *e)
 /* Packed segments are counted as if all were of the mean length. */
 static double pair_flops(const tess_operand *in, const void *attrs, double per_pair)
 {
-    const geometry s = describe(in, attrs);
+    const geometry s = tess__sdpa_describe(in, attrs);
     const double n = s.n_segments > 0 ? (double)s.n_segments : 1;
     return per_pair * (double)s.n_q * (double)s.n_k / n * (double)s.width;
 }
@@ -473,7 +459,7 @@ static void onnx_split(tess_onnx *o, const char *x, int parts, const char **out)
 static const char *onnx(const tess_onnx_emit *c)
 {
     tess_onnx *o = c->to;
-    const geometry s = describe(c->in, c->attrs);
+    const geometry s = tess__sdpa_describe(c->in, c->attrs);
     const char *part[3] = {tess__onnx_in(c, QKV)}, *y;
     if (s.packed && c->in_values[OFFSETS] != o->segments) {
         return tess__onnx_refuse(c, "these segments have no ONNX form");
@@ -519,6 +505,11 @@ static tess_value build_causal(tess_graph *g, const tess_value *in)
     return tess_sdpa(
         g, in[0],
         (tess_sdpa_options){.heads = 2, .causal = true, .offsets = in[1], .max_segment = 64});
+}
+
+static tess_value build_long_causal(tess_graph *g, const tess_value *in)
+{
+    return tess_sdpa(g, in[0], (tess_sdpa_options){.heads = 2, .causal = true});
 }
 
 static tess_value build_packed(tess_graph *g, const tess_value *in)
@@ -592,6 +583,28 @@ static const tess_case cases[] = {
      .in = {{TESS_BF16, {3, {3, 3, 40}}}, {TESS_BF16, {3, {3, 19, 80}}}},
      .build = build_cross,
      .reduction = 20},
+    {.name = "bf16_tiles",
+     .n_in = 1,
+     .in = {{TESS_BF16, {3, {1, 70, 384}}}},
+     .build = build_long_causal,
+     .reduction = 70},
+    {.name = "bf16_head_72",
+     .n_in = 1,
+     .in = {{TESS_BF16, {3, {1, 66, 432}}}},
+     .build = build_self,
+     .reduction = 72},
+    {.name = "bf16_head_128",
+     .n_in = 1,
+     .in = {{TESS_BF16, {3, {1, 33, 768}}}},
+     .build = build_long_causal,
+     .reduction = 128},
+    {.name = "bf16_cross_packed",
+     .n_in = 3,
+     .in = {{TESS_BF16, {2, {8, 16}}},
+            {TESS_BF16, {2, {50, 32}}},
+            {TESS_I32, {1, {5}}, TESS_FILL_OFFSETS, 46, true}},
+     .build = build_cross_packed,
+     .reduction = 50},
 };
 
 static const tess_op grad_op = {

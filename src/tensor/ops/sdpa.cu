@@ -1,0 +1,790 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sdpa on a CUDA device, after Dao 2023 (FlashAttention-2): scores live in registers.
+ *
+ * Rows of bf16 and heads of 8, 16, .. 128 go through the tensor cores: a warp takes 16 queries (or,
+ * for dK and dV, 16 keys) and walks over the segment's other side in tiles that the block's warps
+ * share; the next tile is copied while this one is multiplied.  Other rows take a plain kernel, a
+ * warp a row.
+ *
+ * Departures: a segment has at most some 300 rows, so a block takes as many warps as divide them
+ * best; the gradient's delta is the sum of P dP, as on the CPU, which needs no y (where all keys
+ * fit one tile, P and dP stay in registers; otherwise the scores are made twice); dQ is one kernel,
+ * dK and dV another, so nothing is added by two blocks and a run repeats bit for bit.
+ *
+ * Offsets are in device memory, so what the CPU refuses is cut to what is safe here. */
+#include "tensor/mma.cuh"
+extern "C" {
+#include "tensor/ops/sdpa.h"
+}
+
+static constexpr int ROWS = 16; /* a warp's */
+static constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
+
+/* What all kernels are told. */
+template <class T> struct task {
+    const T *q, *k, *v, *dy;
+    T *y, *dq, *dk, *dv;
+    float *lse, *delta; /* (H,n_q) */
+    const int32_t *offsets;
+    int64_t heads, head_dim, q_row, kv_row, y_row;
+    int64_t n_q, n_k, max_q, max_k, blocks; /* a segment and head's */
+    float scale;
+    bool causal, cross;
+};
+
+/* A block's part: its segment, head and first row. */
+struct piece {
+    int64_t q, n_q, k, n_k, head, first;
+};
+
+__device__ __forceinline__ int64_t clamped(int64_t x, int64_t low, int64_t high)
+{
+    return x < low ? low : x > high ? high : x;
+}
+
+template <class T>
+__device__ __forceinline__ piece find_piece(const task<T> &s, int64_t rows_per_block)
+{
+    const int64_t i = static_cast<int64_t>(blockIdx.x) / s.blocks;
+    const int64_t segment = i / s.heads;
+    piece p;
+    p.head = i % s.heads;
+    p.first = (static_cast<int64_t>(blockIdx.x) - i * s.blocks) * rows_per_block;
+    p.k = segment * s.max_k;
+    p.n_k = s.max_k;
+    if (s.offsets) {
+        p.k = clamped(s.offsets[segment], 0, s.n_k);
+        p.n_k =
+            clamped(s.offsets[segment + 1] - p.k, 0, s.max_k < s.n_k - p.k ? s.max_k : s.n_k - p.k);
+    }
+    p.q = s.cross ? segment * s.max_q : p.k;
+    p.n_q = s.cross ? s.max_q : p.n_k;
+    return p;
+}
+
+/* ---- rows that belong to no segment ---------------------------------------------------------- */
+
+static constexpr int ZERO_THREADS = 256, ZERO_BLOCKS = 264;
+
+/* x (rows,width), lse (heads,rows) or NULL; without offsets all rows. */
+template <class T>
+__global__ void __launch_bounds__(ZERO_THREADS)
+    zero_outside_kernel(T *x, float *lse, int64_t rows, int64_t width, int64_t heads,
+                        const int32_t *offsets, int64_t n_segments)
+{
+    const int64_t begin = offsets && n_segments > 0 ? clamped(offsets[0], 0, rows) : 0;
+    const int64_t end = offsets ? clamped(offsets[n_segments], begin, rows) : 0;
+    for (int64_t i = blockIdx.x; i < begin + rows - end; i += gridDim.x) {
+        const int64_t row = i < begin ? i : end + i - begin;
+        for (int64_t j = threadIdx.x; j < width; j += ZERO_THREADS) {
+            from_float(0.0f, &x[row * width + j]);
+        }
+        for (int64_t h = threadIdx.x; lse && h < heads; h += ZERO_THREADS) {
+            lse[h * rows + row] = 0;
+        }
+    }
+}
+
+/* ---- tensor cores: tiles ----------------------------------------------------------------------
+ */
+
+/* D: the head's dimension, filled up with zeros; N: rows of a tile of the other side. */
+template <int D> struct shape {
+    static constexpr int N = D <= 64 ? 64 : 32;
+    static constexpr int ROW = D + 8;
+    static constexpr int WARPS = D <= 64 ? 8 : 4;
+    static constexpr int TILE = N * ROW;
+};
+
+/* Rows first .. first+n-1 of x, of which `limit` exist, on their way to shared memory. */
+template <int D>
+__device__ __forceinline__ void fetch_rows(bf16 *to, const bf16 *x, int64_t x_row, int64_t first,
+                                           int64_t limit, int n, int64_t head_dim)
+{
+    constexpr int PACKS = D / 8;
+    for (int i = static_cast<int>(threadIdx.x); i < n * PACKS; i += static_cast<int>(blockDim.x)) {
+        const int row = i / PACKS, column = i % PACKS * 8;
+        const bool there = first + row < limit && column < head_dim;
+        copy_16(to + row * shape<D>::ROW + column, there ? x + (first + row) * x_row + column : x,
+                there ? 16 : 0);
+    }
+}
+
+/* c (16,N) = a (16,D) b (N,D)^T */
+template <int D>
+__device__ __forceinline__ void multiply_rows(c_tile *c, const bf16 *a, const bf16 *b)
+{
+    constexpr int N = shape<D>::N, ROW = shape<D>::ROW;
+    TESS_UNROLL
+    for (int n = 0; n < N / 8; n++) {
+        c[n] = c_tile{{0, 0, 0, 0}};
+    }
+    TESS_UNROLL
+    for (int k = 0; k < D; k += 16) {
+        const a_tile left = load_a(a + k, ROW);
+        TESS_UNROLL
+        for (int n = 0; n < N; n += 16) {
+            b_tile right[2];
+            load_b_transposed(right, b + n * ROW + k, ROW);
+            multiply(&c[n / 8], left, right[0]);
+            multiply(&c[n / 8 + 1], left, right[1]);
+        }
+    }
+}
+
+/* y (16,D) += p (16,N) x (N,D), p rounded */
+template <int D>
+__device__ __forceinline__ void add_product(c_tile *y, const c_tile *p, const bf16 *x)
+{
+    constexpr int N = shape<D>::N, ROW = shape<D>::ROW;
+    TESS_UNROLL
+    for (int k = 0; k < N; k += 16) {
+        const a_tile left = round_to_a(p[k / 8], p[k / 8 + 1]);
+        TESS_UNROLL
+        for (int d = 0; d < D; d += 16) {
+            b_tile right[2];
+            load_b(right, x + k * ROW + d, ROW);
+            multiply(&y[d / 8], left, right[0]);
+            multiply(&y[d / 8 + 1], left, right[1]);
+        }
+    }
+}
+
+/* Rows group and group + 8 of factor[0..1] * c to y, where they are below the limit. */
+template <int D>
+__device__ __forceinline__ void store_rows(bf16 *y, int64_t y_row, const c_tile *c,
+                                           const float *factor, int64_t first, int64_t limit,
+                                           int64_t head_dim)
+{
+    TESS_UNROLL
+    for (int half = 0; half < 2; half++) {
+        const int64_t row = first + lane_group() + 8 * half;
+        TESS_UNROLL
+        for (int d = 0; d < D; d += 8) {
+            if (row < limit && d < head_dim) {
+                const c_tile &t = c[d / 8];
+                *reinterpret_cast<uint32_t *>(y + row * y_row + d + 2 * lane_pair()) =
+                    pack_two(factor[half] * t.x[2 * half], factor[half] * t.x[2 * half + 1]);
+            }
+        }
+    }
+}
+
+template <int D> __device__ __forceinline__ void clear(c_tile *c)
+{
+    TESS_UNROLL
+    for (int d = 0; d < D / 8; d++) {
+        c[d] = c_tile{{0, 0, 0, 0}};
+    }
+}
+
+/* ---- tensor cores: forward --------------------------------------------------------------------
+ */
+
+/* A warp's 16 queries so far: the largest score, in powers of two, this lane's part of the sum. */
+struct softmax_state {
+    float top[2], sum[2];
+};
+
+/* Scores of a tile become exp(score - top); y is brought to the new top.  keys[half]: how many of
+ * the tile's columns the row sees. */
+template <int D>
+__device__ __forceinline__ void softmax_tile(softmax_state *s, c_tile *p, c_tile *y,
+                                             const int64_t *keys, float factor)
+{
+    constexpr int N = shape<D>::N;
+    TESS_UNROLL
+    for (int half = 0; half < 2; half++) {
+        float top = s->top[half];
+        TESS_UNROLL
+        for (int i = 0; i < N / 4; i++) {
+            float *x = &p[i / 2].x[2 * half + i % 2];
+            *x = 8 * (i / 2) + 2 * lane_pair() + i % 2 < keys[half] ? *x * factor : -INFINITY;
+            top = fmaxf(top, *x);
+        }
+        top = row_max(top);
+        const float shrink = power_of_two(s->top[half] - top);
+        float sum = s->sum[half] * shrink;
+        TESS_UNROLL
+        for (int i = 0; i < N / 4; i++) {
+            float *x = &p[i / 2].x[2 * half + i % 2];
+            *x = power_of_two(*x - top);
+            sum += *x;
+        }
+        TESS_UNROLL
+        for (int d = 0; d < D / 8; d++) {
+            y[d].x[2 * half] *= shrink;
+            y[d].x[2 * half + 1] *= shrink;
+        }
+        s->top[half] = top;
+        s->sum[half] = sum;
+    }
+}
+
+/* y and lse of the warp's rows. */
+template <int D>
+__device__ __forceinline__ void softmax_end(const task<bf16> &s, const piece &p,
+                                            const softmax_state &state, const c_tile *y,
+                                            int64_t first)
+{
+    float factor[2];
+    TESS_UNROLL
+    for (int half = 0; half < 2; half++) {
+        const float sum = row_sum(state.sum[half]);
+        const int64_t row = first + lane_group() + 8 * half;
+        factor[half] = p.n_k > 0 ? 1.0f / sum : 0.0f;
+        if (row < p.n_q && lane_pair() == 0) {
+            s.lse[p.head * s.n_q + p.q + row] =
+                p.n_k > 0 ? (state.top[half] + log2f(sum)) * LN_2 : 0.0f;
+        }
+    }
+    store_rows<D>(s.y + p.q * s.y_row + p.head * s.head_dim, s.y_row, y, factor, first, p.n_q,
+                  s.head_dim);
+}
+
+template <int D>
+__global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_tensor_kernel(task<bf16> s)
+{
+    constexpr int N = shape<D>::N, ROW = shape<D>::ROW, TILE = shape<D>::TILE;
+    TESS_SHARED_DYNAMIC(bf16, shared);
+    const int rows = static_cast<int>(blockDim.x) / 32 * ROWS;
+    const piece p = find_piece(s, rows);
+    if (p.first >= p.n_q) {
+        return;
+    }
+    const int64_t column = p.head * s.head_dim;
+    const bf16 *k = s.k + p.k * s.kv_row + column, *v = s.v + p.k * s.kv_row + column;
+    bf16 *const own = shared, *const tiles = shared + rows * ROW; /* k, v; then their next */
+    const int64_t seen = s.causal && p.first + rows < p.n_k ? p.first + rows : p.n_k;
+    const int64_t n_tiles = (seen + N - 1) / N;
+    fetch_rows<D>(own, s.q + p.q * s.q_row + column, s.q_row, p.first, p.n_q, rows, s.head_dim);
+    if (n_tiles > 0) {
+        fetch_rows<D>(tiles, k, s.kv_row, 0, p.n_k, N, s.head_dim);
+        fetch_rows<D>(tiles + TILE, v, s.kv_row, 0, p.n_k, N, s.head_dim);
+    }
+    copies_commit();
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    const int64_t first = p.first + warp * ROWS;
+    softmax_state state = {{-INFINITY, -INFINITY}, {0, 0}};
+    c_tile y[D / 8];
+    clear<D>(y);
+    for (int64_t t = 0; t < n_tiles; t++) {
+        const bf16 *tile = tiles + t % 2 * 2 * TILE;
+        if (t + 1 < n_tiles) {
+            bf16 *next = tiles + (t + 1) % 2 * 2 * TILE;
+            fetch_rows<D>(next, k, s.kv_row, (t + 1) * N, p.n_k, N, s.head_dim);
+            fetch_rows<D>(next + TILE, v, s.kv_row, (t + 1) * N, p.n_k, N, s.head_dim);
+        }
+        copies_commit();
+        copies_wait<1>();
+        __syncthreads();
+        c_tile score[N / 8];
+        int64_t keys[2];
+        for (int half = 0; half < 2; half++) {
+            const int64_t last = first + lane_group() + 8 * half + 1;
+            keys[half] = (s.causal && last < p.n_k ? last : p.n_k) - t * N;
+        }
+        multiply_rows<D>(score, own + warp * ROWS * ROW, tile);
+        softmax_tile<D>(&state, score, y, keys, s.scale * LOG2_E);
+        add_product<D>(y, score, tile + TILE);
+        __syncthreads();
+    }
+    softmax_end<D>(s, p, state, y, first);
+}
+
+/* ---- tensor cores: gradient --------------------------------------------------------------------
+ */
+
+/* P and dP of a warp's 16 rows and a tile of the other side. */
+template <int D> struct pair_tiles {
+    c_tile p[shape<D>::N / 8], dp[shape<D>::N / 8];
+};
+
+/* Queries by row.  lse in powers of two. */
+template <int D>
+__device__ __forceinline__ void make_pairs(pair_tiles<D> *x, const bf16 *q, const bf16 *dy,
+                                           const bf16 *k, const bf16 *v, const int64_t *keys,
+                                           const float *lse, float factor)
+{
+    multiply_rows<D>(x->p, q, k);
+    multiply_rows<D>(x->dp, dy, v);
+    TESS_UNROLL
+    for (int i = 0; i < shape<D>::N / 2; i++) {
+        const int half = i / 2 % 2, n = 8 * (i / 4) + 2 * lane_pair() + i % 2;
+        float *p = &x->p[i / 4].x[i % 4];
+        *p = n < keys[half] ? power_of_two(*p * factor - lse[half]) : 0.0f;
+    }
+}
+
+/* The first round over the keys makes delta, the second dQ; where one tile holds all keys, they are
+ * one round. */
+template <int D>
+__global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_q_kernel(task<bf16> s)
+{
+    constexpr int N = shape<D>::N, ROW = shape<D>::ROW, TILE = shape<D>::TILE;
+    TESS_SHARED_DYNAMIC(bf16, shared);
+    const int rows = static_cast<int>(blockDim.x) / 32 * ROWS;
+    const piece p = find_piece(s, rows);
+    if (p.first >= p.n_q) {
+        return;
+    }
+    const int64_t column = p.head * s.head_dim;
+    const bf16 *k = s.k + p.k * s.kv_row + column, *v = s.v + p.k * s.kv_row + column;
+    bf16 *const own = shared, *const own_dy = own + rows * ROW, *const tiles = own_dy + rows * ROW;
+    const int64_t seen = s.causal && p.first + rows < p.n_k ? p.first + rows : p.n_k;
+    const int64_t n_tiles = (seen + N - 1) / N, n_steps = n_tiles > 1 ? 2 * n_tiles : n_tiles;
+    fetch_rows<D>(own, s.q + p.q * s.q_row + column, s.q_row, p.first, p.n_q, rows, s.head_dim);
+    fetch_rows<D>(own_dy, s.dy + p.q * s.y_row + column, s.y_row, p.first, p.n_q, rows, s.head_dim);
+    if (n_tiles > 0) {
+        fetch_rows<D>(tiles, k, s.kv_row, 0, p.n_k, N, s.head_dim);
+        fetch_rows<D>(tiles + TILE, v, s.kv_row, 0, p.n_k, N, s.head_dim);
+    }
+    copies_commit();
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    const int64_t first = p.first + warp * ROWS, at = p.head * s.n_q + p.q + first + lane_group();
+    float lse[2], delta[2] = {0, 0};
+    for (int half = 0; half < 2; half++) {
+        lse[half] = first + lane_group() + 8 * half < p.n_q ? s.lse[at + 8 * half] * LOG2_E : 0.0f;
+    }
+    c_tile dq[D / 8];
+    clear<D>(dq);
+    for (int64_t step = 0; step < n_steps; step++) {
+        const int64_t t = step % n_tiles, next_t = (step + 1) % n_tiles;
+        const bf16 *tile = tiles + step % 2 * 2 * TILE;
+        if (step + 1 < n_steps) {
+            bf16 *next = tiles + (step + 1) % 2 * 2 * TILE;
+            fetch_rows<D>(next, k, s.kv_row, next_t * N, p.n_k, N, s.head_dim);
+            fetch_rows<D>(next + TILE, v, s.kv_row, next_t * N, p.n_k, N, s.head_dim);
+        }
+        copies_commit();
+        copies_wait<1>();
+        __syncthreads();
+        pair_tiles<D> x;
+        int64_t keys[2];
+        for (int half = 0; half < 2; half++) {
+            const int64_t last = first + lane_group() + 8 * half + 1;
+            keys[half] = (s.causal && last < p.n_k ? last : p.n_k) - t * N;
+        }
+        make_pairs<D>(&x, own + warp * ROWS * ROW, own_dy + warp * ROWS * ROW, tile, tile + TILE,
+                      keys, lse, s.scale * LOG2_E);
+        if (step < n_tiles) {
+            TESS_UNROLL
+            for (int i = 0; i < N / 2; i++) {
+                delta[i / 2 % 2] += x.p[i / 4].x[i % 4] * x.dp[i / 4].x[i % 4];
+            }
+        }
+        if (step == n_tiles - 1) {
+            delta[0] = row_sum(delta[0]);
+            delta[1] = row_sum(delta[1]);
+        }
+        if (step + n_tiles >= n_steps) {
+            TESS_UNROLL
+            for (int i = 0; i < N / 2; i++) {
+                x.p[i / 4].x[i % 4] *= x.dp[i / 4].x[i % 4] - delta[i / 2 % 2];
+            }
+            add_product<D>(dq, x.p, tile);
+        }
+        __syncthreads();
+    }
+    for (int half = 0; half < 2; half++) {
+        if (first + lane_group() + 8 * half < p.n_q && lane_pair() == 0) {
+            s.delta[at + 8 * half] = delta[half];
+        }
+    }
+    const float factor[2] = {s.scale, s.scale};
+    store_rows<D>(s.dq + p.q * s.q_row + column, s.q_row, dq, factor, first, p.n_q, s.head_dim);
+}
+
+/* lse, in powers of two, and delta of a tile's queries. */
+template <int D>
+__device__ __forceinline__ void fetch_stats(float *to, const task<bf16> &s, const piece &p,
+                                            int64_t first)
+{
+    constexpr int N = shape<D>::N;
+    for (int i = static_cast<int>(threadIdx.x); i < N; i += static_cast<int>(blockDim.x)) {
+        const bool there = first + i < p.n_q;
+        const int64_t at = p.head * s.n_q + p.q + first + i;
+        to[i] = there ? s.lse[at] * LOG2_E : 0.0f;
+        to[N + i] = there ? s.delta[at] : 0.0f;
+    }
+}
+
+/* Keys by row, queries by column. */
+template <int D>
+__global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_kv_kernel(task<bf16> s)
+{
+    constexpr int N = shape<D>::N, ROW = shape<D>::ROW, TILE = shape<D>::TILE;
+    TESS_SHARED_DYNAMIC(bf16, shared);
+    TESS_SHARED(float, stats, 4 * N);
+    const int rows = static_cast<int>(blockDim.x) / 32 * ROWS;
+    const piece p = find_piece(s, rows);
+    if (p.first >= p.n_k) {
+        return;
+    }
+    const int64_t column = p.head * s.head_dim;
+    const bf16 *q = s.q + p.q * s.q_row + column, *dy = s.dy + p.q * s.y_row + column;
+    bf16 *const own_k = shared, *const own_v = own_k + rows * ROW;
+    bf16 *const tiles = own_v + rows * ROW;
+    const int64_t begin = s.causal ? p.first / N : 0, end = (p.n_q + N - 1) / N;
+    fetch_rows<D>(own_k, s.k + p.k * s.kv_row + column, s.kv_row, p.first, p.n_k, rows, s.head_dim);
+    fetch_rows<D>(own_v, s.v + p.k * s.kv_row + column, s.kv_row, p.first, p.n_k, rows, s.head_dim);
+    if (begin < end) {
+        bf16 *tile = tiles + begin % 2 * 2 * TILE;
+        fetch_rows<D>(tile, q, s.q_row, begin * N, p.n_q, N, s.head_dim);
+        fetch_rows<D>(tile + TILE, dy, s.y_row, begin * N, p.n_q, N, s.head_dim);
+        fetch_stats<D>(stats + begin % 2 * 2 * N, s, p, begin * N);
+    }
+    copies_commit();
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    const int64_t first = p.first + warp * ROWS;
+    c_tile dk[D / 8], dv[D / 8];
+    clear<D>(dk);
+    clear<D>(dv);
+    for (int64_t t = begin; t < end; t++) {
+        const bf16 *tile = tiles + t % 2 * 2 * TILE;
+        const float *lse = stats + t % 2 * 2 * N, *delta = lse + N;
+        if (t + 1 < end) {
+            bf16 *next = tiles + (t + 1) % 2 * 2 * TILE;
+            fetch_rows<D>(next, q, s.q_row, (t + 1) * N, p.n_q, N, s.head_dim);
+            fetch_rows<D>(next + TILE, dy, s.y_row, (t + 1) * N, p.n_q, N, s.head_dim);
+            fetch_stats<D>(stats + (t + 1) % 2 * 2 * N, s, p, (t + 1) * N);
+        }
+        copies_commit();
+        copies_wait<1>();
+        __syncthreads();
+        pair_tiles<D> x;
+        multiply_rows<D>(x.p, own_k + warp * ROWS * ROW, tile);
+        multiply_rows<D>(x.dp, own_v + warp * ROWS * ROW, tile + TILE);
+        TESS_UNROLL
+        for (int i = 0; i < N / 2; i++) {
+            const int n = 8 * (i / 4) + 2 * lane_pair() + i % 2;
+            const int64_t key = first + lane_group() + 8 * (i / 2 % 2), query = t * N + n;
+            float *score = &x.p[i / 4].x[i % 4], *dp = &x.dp[i / 4].x[i % 4];
+            const bool there = query < p.n_q && (!s.causal || key <= query);
+            *score = there ? power_of_two(*score * (s.scale * LOG2_E) - lse[n]) : 0.0f;
+            *dp = *score * (*dp - delta[n]);
+        }
+        add_product<D>(dv, x.p, tile + TILE);
+        add_product<D>(dk, x.dp, tile);
+        __syncthreads();
+    }
+    const float scale[2] = {s.scale, s.scale}, one[2] = {1, 1};
+    store_rows<D>(s.dk + p.k * s.kv_row + column, s.kv_row, dk, scale, first, p.n_k, s.head_dim);
+    store_rows<D>(s.dv + p.k * s.kv_row + column, s.kv_row, dv, one, first, p.n_k, s.head_dim);
+}
+
+/* ---- plain kernels: a warp a row ---------------------------------------------------------------
+ */
+
+static constexpr int PLAIN_WARPS = 4;
+
+template <class T> __device__ __forceinline__ float dot_rows(const T *a, const T *b, int64_t n)
+{
+    float sum = 0;
+    for (int64_t d = 0; d < n; d++) {
+        sum += to_float(a[d]) * to_float(b[d]);
+    }
+    return sum;
+}
+
+/* y (D) = shrink y + sum over the lanes' rows of weight * row; y in shared memory, lane by lane. */
+template <class T>
+__device__ __forceinline__ void add_lanes(float *y, float shrink, float weight, const T *rows,
+                                          int64_t row, int64_t n_rows, int64_t width)
+{
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int n = n_rows < 32 ? static_cast<int>(n_rows) : 32;
+    for (int64_t d = lane; d < width; d += 32) {
+        y[d] *= shrink;
+    }
+    for (int i = 0; i < n; i++) {
+        const float w = __shfl_sync(0xffffffffu, weight, i);
+        for (int64_t d = lane; d < width; d += 32) {
+            y[d] += w * to_float(rows[i * row + d]);
+        }
+    }
+}
+
+template <class T>
+__device__ __forceinline__ void store_plain(T *to, const float *y, float factor, int64_t width)
+{
+    for (int64_t d = static_cast<int>(threadIdx.x) % 32; d < width; d += 32) {
+        from_float(y[d] * factor, &to[d]);
+    }
+}
+
+__device__ __forceinline__ void clear_plain(float *y, int64_t width)
+{
+    for (int64_t d = static_cast<int>(threadIdx.x) % 32; d < width; d += 32) {
+        y[d] = 0;
+    }
+}
+
+template <class T> __global__ void __launch_bounds__(32 * PLAIN_WARPS) sdpa_plain_kernel(task<T> s)
+{
+    TESS_SHARED_DYNAMIC(float, shared);
+    const piece p = find_piece(s, PLAIN_WARPS);
+    const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+    const int64_t i = p.first + warp, column = p.head * s.head_dim;
+    if (i >= p.n_q) {
+        return;
+    }
+    float *y = shared + warp * s.head_dim;
+    const T *q = s.q + (p.q + i) * s.q_row + column;
+    const T *k = s.k + p.k * s.kv_row + column, *v = s.v + p.k * s.kv_row + column;
+    const int64_t n = s.causal ? i + 1 : p.n_k;
+    float top = -INFINITY, sum = 0;
+    clear_plain(y, s.head_dim);
+    for (int64_t j = 0; j < n; j += 32) {
+        const float score =
+            j + lane < n ? s.scale * dot_rows(q, k + (j + lane) * s.kv_row, s.head_dim) : -INFINITY;
+        const float higher = fmaxf(top, warp_max(score));
+        const float e = expf(score - higher), shrink = expf(top - higher);
+        sum = sum * shrink + warp_sum(e);
+        top = higher;
+        add_lanes(y, shrink, e, v + j * s.kv_row, s.kv_row, n - j, s.head_dim);
+    }
+    store_plain(s.y + (p.q + i) * s.y_row + column, y, n > 0 ? 1.0f / sum : 0.0f, s.head_dim);
+    if (lane == 0) {
+        s.lse[p.head * s.n_q + p.q + i] = n > 0 ? top + logf(sum) : 0.0f;
+    }
+}
+
+/* P and dP of query i and key j; 0 beyond the mask. */
+template <class T>
+__device__ __forceinline__ void plain_pair(const task<T> &s, const piece &p, int64_t i, int64_t j,
+                                           float *prob, float *dprob)
+{
+    const int64_t column = p.head * s.head_dim;
+    *prob = *dprob = 0;
+    if (i < p.n_q && j < p.n_k && (!s.causal || j <= i)) {
+        const T *q = s.q + (p.q + i) * s.q_row + column, *k = s.k + (p.k + j) * s.kv_row + column;
+        const T *v = s.v + (p.k + j) * s.kv_row + column, *dy = s.dy + (p.q + i) * s.y_row + column;
+        *prob = expf(s.scale * dot_rows(q, k, s.head_dim) - s.lse[p.head * s.n_q + p.q + i]);
+        *dprob = dot_rows(dy, v, s.head_dim);
+    }
+}
+
+template <class T>
+__global__ void __launch_bounds__(32 * PLAIN_WARPS) sdpa_grad_q_plain_kernel(task<T> s)
+{
+    TESS_SHARED_DYNAMIC(float, shared);
+    const piece p = find_piece(s, PLAIN_WARPS);
+    const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+    const int64_t i = p.first + warp, column = p.head * s.head_dim;
+    if (i >= p.n_q) {
+        return;
+    }
+    float *dq = shared + warp * s.head_dim, delta = 0, prob, dprob;
+    const int64_t n = s.causal ? i + 1 : p.n_k;
+    for (int64_t j = 0; j < n; j += 32) {
+        plain_pair(s, p, i, j + lane, &prob, &dprob);
+        delta += warp_sum(prob * dprob);
+    }
+    clear_plain(dq, s.head_dim);
+    for (int64_t j = 0; j < n; j += 32) {
+        plain_pair(s, p, i, j + lane, &prob, &dprob);
+        add_lanes(dq, 1.0f, prob * (dprob - delta), s.k + (p.k + j) * s.kv_row + column, s.kv_row,
+                  n - j, s.head_dim);
+    }
+    store_plain(s.dq + (p.q + i) * s.q_row + column, dq, s.scale, s.head_dim);
+    if (lane == 0) {
+        s.delta[p.head * s.n_q + p.q + i] = delta;
+    }
+}
+
+template <class T>
+__global__ void __launch_bounds__(32 * PLAIN_WARPS) sdpa_grad_kv_plain_kernel(task<T> s)
+{
+    TESS_SHARED_DYNAMIC(float, shared);
+    const piece p = find_piece(s, PLAIN_WARPS);
+    const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+    const int64_t j = p.first + warp, column = p.head * s.head_dim;
+    if (j >= p.n_k) {
+        return;
+    }
+    float *dk = shared + 2 * warp * s.head_dim, *dv = dk + s.head_dim;
+    clear_plain(dk, s.head_dim);
+    clear_plain(dv, s.head_dim);
+    for (int64_t i = 0; i < p.n_q; i += 32) {
+        float prob, dprob;
+        plain_pair(s, p, i + lane, j, &prob, &dprob);
+        const float delta = i + lane < p.n_q ? s.delta[p.head * s.n_q + p.q + i + lane] : 0.0f;
+        add_lanes(dv, 1.0f, prob, s.dy + (p.q + i) * s.y_row + column, s.y_row, p.n_q - i,
+                  s.head_dim);
+        add_lanes(dk, 1.0f, prob * (dprob - delta), s.q + (p.q + i) * s.q_row + column, s.q_row,
+                  p.n_q - i, s.head_dim);
+    }
+    store_plain(s.dk + (p.k + j) * s.kv_row + column, dk, s.scale, s.head_dim);
+    store_plain(s.dv + (p.k + j) * s.kv_row + column, dv, 1.0f, s.head_dim);
+}
+
+/* ---- launchers ------------------------------------------------------------------------------- */
+
+template <class T> static task<T> task_of(const tess_exec *e, const sdpa_geometry &g)
+{
+    task<T> s = {};
+    s.q = static_cast<const T *>(e->in[SDPA_QKV].data);
+    const T *kv = g.cross ? static_cast<const T *>(e->in[SDPA_KV].data) : s.q;
+    s.k = kv + g.k_at;
+    s.v = kv + g.v_at;
+    s.offsets = g.packed ? static_cast<const int32_t *>(e->in[SDPA_OFFSETS].data) : NULL;
+    s.heads = g.heads;
+    s.head_dim = g.head_dim;
+    s.q_row = g.q_row;
+    s.kv_row = g.kv_row;
+    s.y_row = g.width;
+    s.n_q = g.n_q;
+    s.n_k = g.n_k;
+    s.max_q = g.max_q;
+    s.max_k = g.max_k;
+    s.scale = g.scale;
+    s.causal = g.causal;
+    s.cross = g.cross;
+    return s;
+}
+
+template <class T>
+static void zero_outside(const tess_exec *e, const sdpa_geometry &g, tess_operand x, float *lse)
+{
+    const int64_t rows = tess__rows(&x.shape);
+    const int32_t *offsets =
+        g.packed ? static_cast<const int32_t *>(e->in[SDPA_OFFSETS].data) : NULL;
+    TESS_LAUNCH(zero_outside_kernel<T>, ZERO_BLOCKS, ZERO_THREADS, 0, e->stream,
+                static_cast<T *>(x.data), lse, rows, tess__last(&x.shape), g.heads, offsets,
+                g.n_segments);
+}
+
+/* A segment's rows for blocks of up to `most` warps of 16 rows: few blocks, all about full. */
+static int warps_for(int64_t rows, int most)
+{
+    const int64_t n = (rows + ROWS - 1) / ROWS, blocks = (n + most - 1) / most;
+    return blocks > 0 ? static_cast<int>((n + blocks - 1) / blocks) : 1;
+}
+
+static unsigned grid_of(const sdpa_geometry &g, int64_t blocks)
+{
+    return static_cast<unsigned>(g.n_segments * g.heads * blocks);
+}
+
+/* own: operands whose rows the warps hold. */
+template <int D, class K>
+static void launch_tensor(K kernel, const tess_exec *e, const sdpa_geometry &g, task<bf16> s,
+                          int64_t rows, int own)
+{
+    const int warps = warps_for(rows, shape<D>::WARPS);
+    s.blocks = (rows + warps * ROWS - 1) / (warps * ROWS);
+    const size_t bytes =
+        (own * warps * ROWS * shape<D>::ROW + 4 * static_cast<size_t>(shape<D>::TILE)) *
+        sizeof(bf16);
+    if (grid_of(g, s.blocks) == 0) {
+        return;
+    }
+    TESS_ALLOW_SHARED(kernel, bytes);
+    TESS_LAUNCH(kernel, grid_of(g, s.blocks), 32 * warps, bytes, e->stream, s);
+}
+
+template <class T, class K>
+static void launch_plain(K kernel, const tess_exec *e, const sdpa_geometry &g, task<T> s,
+                         int64_t rows, int vectors)
+{
+    s.blocks = (rows + PLAIN_WARPS - 1) / PLAIN_WARPS;
+    const size_t bytes = static_cast<size_t>(vectors * PLAIN_WARPS * g.head_dim) * sizeof(float);
+    if (grid_of(g, s.blocks) == 0) {
+        return;
+    }
+    TESS_ALLOW_SHARED(kernel, bytes);
+    TESS_LAUNCH(kernel, grid_of(g, s.blocks), 32 * PLAIN_WARPS, bytes, e->stream, s);
+}
+
+template <int D> static void forward(const tess_exec *e, const sdpa_geometry &g, task<bf16> s)
+{
+    launch_tensor<D>(sdpa_tensor_kernel<D>, e, g, s, g.max_q, 1);
+}
+
+template <int D> static void backward(const tess_exec *e, const sdpa_geometry &g, task<bf16> s)
+{
+    launch_tensor<D>(sdpa_grad_q_kernel<D>, e, g, s, g.max_q, 2);
+    launch_tensor<D>(sdpa_grad_kv_kernel<D>, e, g, s, g.max_k, 2);
+}
+
+/* Rows of bf16 whose heads start at multiples of 16 bytes. */
+static bool for_tensor_cores(const tess_exec *e, const sdpa_geometry &g)
+{
+    return e->in[SDPA_QKV].dtype == TESS_BF16 && g.head_dim % 8 == 0 && g.head_dim <= 128;
+}
+
+/* f<D> for the least D that holds the head. */
+#define FOR_HEAD_DIM(f, e, g, s)                                                                   \
+    ((g).head_dim <= 32   ? f<32>((e), (g), (s))                                                   \
+     : (g).head_dim <= 64 ? f<64>((e), (g), (s))                                                   \
+     : (g).head_dim <= 80 ? f<80>((e), (g), (s))                                                   \
+     : (g).head_dim <= 96 ? f<96>((e), (g), (s))                                                   \
+                          : f<128>((e), (g), (s)))
+
+extern "C" tess_status tess__cuda_sdpa(const tess_exec *e)
+{
+    const sdpa_geometry g = tess__sdpa_describe(e->in, static_cast<const sdpa_attrs *>(e->attrs));
+    float *lse = static_cast<float *>(e->out[1].data);
+    TESS_FOR_FLOAT(e->in[SDPA_QKV].dtype, T, {
+        if (g.packed && !g.cross) {
+            zero_outside<T>(e, g, e->out[0], lse);
+        }
+        if (!for_tensor_cores(e, g)) {
+            task<T> s = task_of<T>(e, g);
+            s.y = static_cast<T *>(e->out[0].data);
+            s.lse = lse;
+            launch_plain(sdpa_plain_kernel<T>, e, g, s, g.max_q, 1);
+        }
+    });
+    if (for_tensor_cores(e, g)) {
+        task<bf16> s = task_of<bf16>(e, g);
+        s.y = static_cast<bf16 *>(e->out[0].data);
+        s.lse = lse;
+        FOR_HEAD_DIM(forward, e, g, s);
+    }
+    return tess__cuda_launched("sdpa");
+}
+
+template <class T> static task<T> grad_task_of(const tess_exec *e, const sdpa_geometry &g)
+{
+    task<T> s = task_of<T>(e, g);
+    T *dkv = static_cast<T *>(e->out[g.cross ? 1 : 0].data);
+    s.dy = static_cast<const T *>(e->in[SDPA_DY].data);
+    s.lse = static_cast<float *>(e->in[SDPA_LSE].data);
+    s.delta = static_cast<float *>(e->scratch);
+    s.dq = static_cast<T *>(e->out[0].data);
+    s.dk = dkv + g.k_at;
+    s.dv = dkv + g.v_at;
+    return s;
+}
+
+extern "C" size_t tess__cuda_sdpa_grad_scratch(const tess_prepare *c)
+{
+    const sdpa_geometry g = tess__sdpa_describe(c->in, static_cast<const sdpa_attrs *>(c->attrs));
+    return static_cast<size_t>(g.heads * g.n_q) * sizeof(float);
+}
+
+extern "C" tess_status tess__cuda_sdpa_grad(const tess_exec *e)
+{
+    const sdpa_geometry g = tess__sdpa_describe(e->in, static_cast<const sdpa_attrs *>(e->attrs));
+    TESS_FOR_FLOAT(e->in[SDPA_QKV].dtype, T, {
+        if (g.packed) {
+            zero_outside<T>(e, g, e->out[g.cross ? 1 : 0], NULL);
+        }
+        if (!g.cross) {
+            sdpa_geometry all = g;
+            all.packed = false;
+            zero_outside<T>(e, all, e->out[1], NULL);
+        }
+        if (!for_tensor_cores(e, g)) {
+            const task<T> s = grad_task_of<T>(e, g);
+            launch_plain(sdpa_grad_q_plain_kernel<T>, e, g, s, g.max_q, 1);
+            launch_plain(sdpa_grad_kv_plain_kernel<T>, e, g, s, g.max_k, 2);
+        }
+    });
+    if (for_tensor_cores(e, g)) {
+        FOR_HEAD_DIM(backward, e, g, grad_task_of<bf16>(e, g));
+    }
+    return tess__cuda_launched("sdpa_grad");
+}
