@@ -92,6 +92,12 @@ const tess_tokenizer *tess_model_tokenizer(const tess_model *m);
 /* True where texts are prepared as another program prepares them, rather than cleaned as ours. */
 bool tess_model_has_own_texts(const tess_model *m);
 tess_store *tess_model_store(const tess_model *m); /* group "param" */
+/* Where the model computes; to be said before it has computed.  Without it: on the processor. */
+void tess_model_use(tess_model *m, const tess_device *device);
+/* On a device with memory of its own: what training has changed there comes into the host's memory
+ * (saving a model or an adapter does so itself), or what was loaded here goes there. */
+TESS_MUST_USE tess_status tess_model_fetch(tess_model *m);
+TESS_MUST_USE tess_status tess_model_send(tess_model *m);
 tess_dtype tess_model_dtype(const tess_model *m);  /* that the towers compute in */
 /* The config as JSON, as it is saved. */
 void tess_model_write_config(const tess_model *m, tess_buf *out);

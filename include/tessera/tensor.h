@@ -361,6 +361,9 @@ const tess_device *tess_device_cpu(void);
  * TESS_UNSUPPORTED: a program that was built without nvcc. */
 TESS_MUST_USE tess_status tess_device_cuda(const tess_device **out);
 
+/* "cpu" or "cuda"; another name is TESS_INVALID. */
+TESS_MUST_USE tess_status tess_device_open(const char *name, const tess_device **out);
+
 /* Memory shared by plans that never run at the same time; grows to the largest. */
 typedef struct tess_workspace tess_workspace;
 tess_workspace *tess_workspace_new(void);

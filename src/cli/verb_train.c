@@ -12,7 +12,7 @@
 typedef struct train_values {
     const char *train_data, *dataset_type, *caption_key, *val_data, *val_caption_key,
         *val_novel_key;
-    const char *model, *tokenizer, *logs, *name, *resume, *precision, *scheduler, *optimizer;
+    const char *model, *tokenizer, *logs, *name, *resume, *precision, *device, *scheduler, *optimizer;
     int64_t batch_size, captions_per_image, accum_freq, epochs, steps, warmup, seed, workers;
     int64_t log_every, save_every, save_frequency, val_frequency, cache_size, cache_mb, aug_shift;
     double temperature, seconds, lr, beta1, beta2, eps, wd, clip, lr_min, bad_rate;
@@ -132,8 +132,15 @@ static const cli_option train_options[] = {
      .fallback = "auto",
      AT(precision),
      MODEL,
-     .help = "Of activations and matrix operands; weights are fp32. auto: bf16 where the processor "
-             "has it"},
+     .help = "Of activations and matrix operands; weights are fp32. auto: bf16 on a card, and where the "
+             "processor has it"},
+    {.name = "device",
+     .kind = CLI_CHOICE,
+     .choices = "cpu|cuda",
+     .fallback = "cpu",
+     AT(device),
+     MODEL,
+     .help = "Where to compute. cuda: the first NVIDIA card that CUDA_VISIBLE_DEVICES lets be seen"},
     {.name = "lock-image", AT(lock_image), MODEL, .help = "Freeze the image tower"},
     {.name = "lock-text", AT(lock_text), MODEL, .help = "Freeze the text tower"},
     {.name = "distill-text",
@@ -623,12 +630,18 @@ static tess_status run_train(cli_command *cmd)
         (cli_given(cmd, "distill-language") || cli_given(cmd, "distill-loss"))) {
         return cli_usage_error(cmd, "--distill-language and --distill-loss need --distill-text");
     }
+    const tess_device *device;
+    TESS_TRY(tess_device_open(v->device, &device));
     const char *dir = run_dir(cmd, v);
     if (!dir) {
         return TESS_NOMEM;
     }
     cli_progress bar = cli_progress_new(&cmd->common, "train", v->distill_text ? "txt" : "img");
     tess_train_options o = options_of(v, dir, &bar);
+    o.device = device;
+    if (device != tess_device_cpu() && o.precision == TESS_PRECISION_AUTO) {
+        o.precision = TESS_PRECISION_BF16;
+    }
     if (v->distill_text && !cli_given(cmd, "captions-per-image")) {
         o.captions_per_image = 0; /* its own default */
     }

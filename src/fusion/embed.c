@@ -68,7 +68,7 @@ static tess_status finish_plan(tess_model *m, tess_embed_plan *p)
 {
     tess_status st = m->packs ? tess__packs_lower(m->packs, &p->graph, &p->out) : TESS_OK;
     st = st ? st
-            : tess_plan_build(p->graph, &p->out, 1, tess_device_cpu(), m->store, m->workspace,
+            : tess_plan_build(p->graph, &p->out, 1, tess__model_device(m), m->store, m->workspace,
                               &p->plan);
     if (st) {
         free_plan(p);

@@ -436,6 +436,7 @@ static tess_status check_trained(const tess_model *m)
 tess_status tess_model_write_adapter(tess_model *m, const char *dir)
 {
     TESS_TRY(check_trained(m));
+    TESS_TRY(tess_model_fetch(m));
     char *config = tess_format("%s/" CONFIG_FILE, dir);
     char *weights = tess_format("%s/" WEIGHTS_FILE, dir);
     tess_status st = config && weights ? tess_dir_make(dir) : TESS_NOMEM;

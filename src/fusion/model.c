@@ -392,6 +392,7 @@ tess_status tess_model_save(tess_model *m, const char *dir)
                          "given up its f32 weights",
                          dir);
     }
+    TESS_TRY(tess_model_fetch(m));
     size_t n = strlen(dir);
     while (n > 1 && dir[n - 1] == '/') {
         n--;
@@ -551,6 +552,34 @@ const tess_tokenizer *tess_model_tokenizer(const tess_model *m)
 bool tess_model_has_own_texts(const tess_model *m)
 {
     return !tess__text_is_clean(&m->config.text);
+}
+
+void tess_model_use(tess_model *m, const tess_device *device)
+{
+    m->device = device;
+}
+
+const tess_device *tess__model_device(const tess_model *m)
+{
+    return m->device ? m->device : tess_device_cpu();
+}
+
+static const char *const trained_groups[] = {"param", "lora", "m", "v"};
+
+tess_status tess_model_fetch(tess_model *m)
+{
+    for (int64_t i = 0; i < TESS_COUNT(trained_groups); i++) {
+        TESS_TRY(tess_store_download(m->store, trained_groups[i], ""));
+    }
+    return TESS_OK;
+}
+
+tess_status tess_model_send(tess_model *m)
+{
+    for (int64_t i = 0; i < TESS_COUNT(trained_groups); i++) {
+        TESS_TRY(tess_store_upload(m->store, trained_groups[i], ""));
+    }
+    return TESS_OK;
 }
 
 tess_store *tess_model_store(const tess_model *m)

@@ -24,6 +24,7 @@ struct tess_model {
     tess_store *store;
     tess_tokenizer *tokenizer;
     tess_dtype dtype;
+    const tess_device *device; /* NULL: the processor */
     struct tess_packs *packs; /* of a model that only embeds, or NULL */
     tess_tensors *mapped;     /* whose memory the store uses, or NULL */
     char fingerprint[33];     /* as recorded with mapped packs; "": to be computed */
@@ -64,6 +65,7 @@ TESS_MUST_USE tess_status tess__model_make_store(tess_model *m);
 void tess__model_leaves(tess_graph *g, const tess_model *m);
 void tess__model_init_params(tess_model *m, uint64_t seed);
 void tess__model_free_plans(tess_model *m);
+const tess_device *tess__model_device(const tess_model *m);
 /* How many matrices, one above the other, the hidden matrix of this name holds; 0: it is none. */
 int64_t tess__hidden_blocks(const char *name);
 bool tess__is_hidden(const char *name);

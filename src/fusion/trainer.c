@@ -199,7 +199,7 @@ static tess_status build_step(tess_trainer *t, step_plan *p)
     if (t->o.recompute) {
         TESS_TRY(apply_recompute(p));
     }
-    TESS_TRY(tess_plan_build(p->graph, &p->loss, 1, tess_device_cpu(), t->model->store,
+    TESS_TRY(tess_plan_build(p->graph, &p->loss, 1, tess__model_device(t->model), t->model->store,
                              t->workspace, &p->plan));
     tess_plan_profile(p->plan, t->profile);
     return TESS_OK;
@@ -354,7 +354,7 @@ static tess_status build_update(tess_trainer *t)
     if (!t->model->lora && !t->o.distill) {
         clamp_scales(g, t->model);
     }
-    TESS_TRY(tess_plan_build(g, &t->norm, 1, tess_device_cpu(), s, t->workspace, &t->update));
+    TESS_TRY(tess_plan_build(g, &t->norm, 1, tess__model_device(t->model), s, t->workspace, &t->update));
     return tess_plan_bind(t->update, "hyper", t->hyper);
 }
 
@@ -544,8 +544,10 @@ size_t tess_trainer_memory(const tess_trainer *t)
 
 double tess_trainer_logit_scale(const tess_trainer *t)
 {
-    const float *scale = tess_store_find(t->model->store, "param", "logit_scale", NULL);
-    return scale ? exp((double)*scale) : 0;
+    tess_store *s = t->model->store;
+    const float *scale = tess_store_find(s, "param", "logit_scale", NULL);
+    const bool here = tess_store_download(s, "param", "logit_scale") == TESS_OK;
+    return scale && here ? exp((double)*scale) : 0;
 }
 
 void tess_trainer_profile(tess_trainer *t, bool on)

@@ -19,6 +19,17 @@ const tess_device *tess_device_cpu(void)
     return &device;
 }
 
+tess_status tess_device_open(const char *name, const tess_device **out)
+{
+    *out = tess_device_cpu();
+    if (strcmp(name, "cuda") == 0) {
+        return tess_device_cuda(out);
+    }
+    return strcmp(name, "cpu") == 0
+               ? TESS_OK
+               : TESS_FAIL(TESS_INVALID, "there is no device %s: expected cpu or cuda", name);
+}
+
 void tess_compute_threads(int n)
 {
     omp_set_num_threads(n > 0 ? n : tess_cpu_count());

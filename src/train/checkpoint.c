@@ -239,6 +239,7 @@ static tess_status write_all(tess_model *m, const tess_train_state *s, const cha
     st = st                           ? st
          : tess_model_has_adapters(m) ? tess_model_write_adapter(m, tmp)
                                       : tess_model_save(m, tmp);
+    st = st ? st : tess_model_fetch(m);
     st = st ? st : save_moments(tess_model_store(m), optimizer);
     st = st ? st : write_state(s, tmp);
     st = st ? st : tess_dir_sync(tmp);
@@ -283,6 +284,7 @@ tess_status tess_checkpoint_load(tess_model *m, const char *dir, tess_train_stat
                          : load_file(s, dir, "open_clip_model.safetensors", "param", "");
     st = st ? st : load_file(s, dir, OPTIMIZER_FILE, "m", "m/");
     st = st ? st : load_file(s, dir, OPTIMIZER_FILE, "v", "v/");
+    st = st ? st : tess_model_send(m);
     return st ? tess_error_prefix(st, "checkpoint %s", dir) : TESS_OK;
 }
 

@@ -124,6 +124,7 @@ static tess_status open_model(tess_run *r)
     TESS_TRY(tess_path_is_dir(o->model)
                  ? tess_model_open(o->model, o->precision, &r->model)
                  : tess_model_new(o->model, o->tokenizer, o->seed, o->precision, &r->model));
+    tess_model_use(r->model, o->device);
     if (!tess_model_has_image(r->model)) {
         return TESS_FAIL(TESS_INVALID,
                          "%s has a text tower alone: training needs an image tower beside it "
