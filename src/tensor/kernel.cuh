@@ -70,31 +70,48 @@ template <class T> __device__ __forceinline__ void store_pack(T *at, const pack<
     *reinterpret_cast<pack<T> *>(at) = p;
 }
 
-/* N numbers of a row from column j on; N is a pack's or 1. */
+/* N numbers in one access, of at most 16 bytes. */
+template <class T, int N> struct alignas(sizeof(T) * N) access {
+    T x[N];
+};
+
+/* N numbers of a row from column j on, a multiple of N; N a power of two. */
 template <class T, int N> struct run {
+    static constexpr int STEP = N * sizeof(T) > 16 ? 16 / sizeof(T) : N;
     float x[N];
+    __device__ __forceinline__ run()
+    {
+        for (int k = 0; k < N; k++) {
+            x[k] = 0;
+        }
+    }
     __device__ __forceinline__ run(const T *row, int64_t j)
     {
-        if constexpr (N == 1) {
-            x[0] = to_float(row[j]);
-        } else {
-            const pack<T> p = load_pack(row + j);
-            for (int k = 0; k < N; k++) {
-                x[k] = to_float(p.x[k]);
+        for (int i = 0; i < N; i += STEP) {
+            const auto a = *reinterpret_cast<const access<T, STEP> *>(row + j + i);
+            for (int k = 0; k < STEP; k++) {
+                x[i + k] = to_float(a.x[k]);
             }
         }
     }
     __device__ __forceinline__ void store(T *row, int64_t j) const
     {
-        if constexpr (N == 1) {
-            from_float(x[0], &row[j]);
-        } else {
-            pack<T> p;
-            for (int k = 0; k < N; k++) {
-                from_float(x[k], &p.x[k]);
+        for (int i = 0; i < N; i += STEP) {
+            access<T, STEP> a;
+            for (int k = 0; k < STEP; k++) {
+                from_float(x[i + k], &a.x[k]);
             }
-            store_pack(row + j, p);
+            *reinterpret_cast<access<T, STEP> *>(row + j + i) = a;
         }
+    }
+    /* The same numbers for a row of another type. */
+    template <class U> __device__ __forceinline__ void store_as(U *row, int64_t j) const
+    {
+        run<U, N> other;
+        for (int k = 0; k < N; k++) {
+            other.x[k] = x[k];
+        }
+        other.store(row, j);
     }
 };
 

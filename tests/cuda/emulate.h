@@ -107,6 +107,11 @@ static inline unsigned __ballot_sync(unsigned mask, bool v)
     return emulate::vote(mask, v);
 }
 
+static inline int __popc(unsigned x)
+{
+    return __builtin_popcount(x);
+}
+
 template <class T> static inline T atomicAdd(T *at, T v)
 {
     T old = __atomic_load_n(at, __ATOMIC_RELAXED), sum;

@@ -4,12 +4,7 @@
  *   y[i] = value.  No inputs; y f32 or bf16.  Deterministic; writes |y| elements once. */
 #include "tensor/kernels.h"
 #include "tensor/op.h"
-
-typedef struct fill_attrs {
-    tess_dtype dtype;
-    tess_shape shape;
-    float value;
-} fill_attrs;
+#include "tensor/ops/fill.h"
 
 tess_value tess__fill(tess_graph *g, tess_dtype dtype, tess_shape shape, float value)
 {

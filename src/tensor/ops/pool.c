@@ -8,14 +8,10 @@
 #include "tensor/onnx.h"
 #include "tensor/lower.h"
 #include "tensor/parallel.h"
+#include "tensor/ops/pool.h"
 
 #include <math.h>
 #include <string.h>
-
-typedef struct pool_attrs {
-    tess_pool_kind kind;
-    tess_shape shape; /* of x, for the gradient */
-} pool_attrs;
 
 static const tess_op grad_op;
 

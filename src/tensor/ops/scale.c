@@ -4,10 +4,7 @@
  *   Gradient: factor * dy.  y may take x's memory.  Deterministic; one pass. */
 #include "tensor/onnx.h"
 #include "tensor/parallel.h"
-
-typedef struct scale_attrs {
-    float factor;
-} scale_attrs;
+#include "tensor/ops/scale.h"
 
 tess_value tess_scale(tess_graph *g, tess_value x, float factor)
 {

@@ -6,16 +6,9 @@
 #include "tensor/kernels.h"
 #include "tensor/onnx.h"
 #include "tensor/op.h"
+#include "tensor/ops/slice_rows.h"
 
 #include <string.h>
-
-typedef struct slice_attrs {
-    int64_t begin, n;
-} slice_attrs;
-
-typedef struct slice_grad_attrs {
-    int64_t begin, n_rows; /* of x */
-} slice_grad_attrs;
 
 static const tess_op grad_op;
 

@@ -6,12 +6,9 @@
 #include "tensor/onnx.h"
 #include "tensor/parallel.h"
 #include "tensor/products.h"
+#include "tensor/ops/unary.h"
 
 #include <math.h>
-
-typedef struct unary_attrs {
-    tess_unary_kind kind;
-} unary_attrs;
 
 static const char *const names[TESS_UNARY_COUNT] = {
     [TESS_RELU] = "relu",           [TESS_GELU] = "gelu",

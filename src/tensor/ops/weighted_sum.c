@@ -4,12 +4,9 @@
  *   x[i] () or (1) f32 -> y () f32 = sum of weight[i] x[i], in double, in order.
  *   Gradient: weight[i] dy. */
 #include "tensor/op.h"
+#include "tensor/ops/weighted_sum.h"
 
 #include <string.h>
-
-typedef struct sum_attrs {
-    float weight[TESS_MAX_IN];
-} sum_attrs;
 
 tess_value tess_weighted_sum(tess_graph *g, const tess_value *x, const float *weight, int n)
 {
