@@ -12,89 +12,21 @@
  * dK and dV another, so nothing is added by two blocks and a run repeats bit for bit.
  *
  * Offsets are in device memory, so what the CPU refuses is cut to what is safe here. */
+#include "tensor/attention.cuh"
 #include "tensor/mma.cuh"
-extern "C" {
-#include "tensor/ops/sdpa.h"
-}
 
 static constexpr int ROWS = 16; /* a warp's */
 static constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
-/* What all kernels are told. */
-template <class T> struct task {
-    const T *q, *k, *v, *dy;
-    T *y, *dq, *dk, *dv;
-    float *lse, *delta; /* (H,n_q) */
-    const int32_t *offsets;
-    int64_t heads, head_dim, q_row, kv_row, y_row;
-    int64_t n_q, n_k, max_q, max_k, blocks; /* a segment and head's */
-    float scale;
-    bool causal, cross;
-};
-
-/* A block's part: its segment, head and first row. */
-struct piece {
-    int64_t q, n_q, k, n_k, head, first;
-};
-
-__device__ __forceinline__ int64_t clamped(int64_t x, int64_t low, int64_t high)
-{
-    return x < low ? low : x > high ? high : x;
-}
-
-template <class T>
-__device__ __forceinline__ piece find_piece(const task<T> &s, int64_t rows_per_block)
-{
-    const int64_t i = static_cast<int64_t>(blockIdx.x) / s.blocks;
-    const int64_t segment = i / s.heads;
-    piece p;
-    p.head = i % s.heads;
-    p.first = (static_cast<int64_t>(blockIdx.x) - i * s.blocks) * rows_per_block;
-    p.k = segment * s.max_k;
-    p.n_k = s.max_k;
-    if (s.offsets) {
-        p.k = clamped(s.offsets[segment], 0, s.n_k);
-        p.n_k =
-            clamped(s.offsets[segment + 1] - p.k, 0, s.max_k < s.n_k - p.k ? s.max_k : s.n_k - p.k);
-    }
-    p.q = s.cross ? segment * s.max_q : p.k;
-    p.n_q = s.cross ? s.max_q : p.n_k;
-    return p;
-}
-
-/* ---- rows that belong to no segment ---------------------------------------------------------- */
-
-static constexpr int ZERO_THREADS = 256, ZERO_BLOCKS = 264;
-
-/* x (rows,width), lse (heads,rows) or NULL; without offsets all rows. */
-template <class T>
-__global__ void __launch_bounds__(ZERO_THREADS)
-    zero_outside_kernel(T *x, float *lse, int64_t rows, int64_t width, int64_t heads,
-                        const int32_t *offsets, int64_t n_segments)
-{
-    const int64_t begin = offsets && n_segments > 0 ? clamped(offsets[0], 0, rows) : 0;
-    const int64_t end = offsets ? clamped(offsets[n_segments], begin, rows) : 0;
-    for (int64_t i = blockIdx.x; i < begin + rows - end; i += gridDim.x) {
-        const int64_t row = i < begin ? i : end + i - begin;
-        for (int64_t j = threadIdx.x; j < width; j += ZERO_THREADS) {
-            from_float(0.0f, &x[row * width + j]);
-        }
-        for (int64_t h = threadIdx.x; lse && h < heads; h += ZERO_THREADS) {
-            lse[h * rows + row] = 0;
-        }
-    }
-}
-
 /* ---- tensor cores: tiles ----------------------------------------------------------------------
  */
 
-/* D: the head's dimension, filled up with zeros; N: rows of a tile of the other side. */
+/* D: the head's dimension, filled up with zeros; N, below: rows of a tile of the other side. */
 template <int D> struct shape {
-    static constexpr int N = D <= 64 ? 64 : 32;
     static constexpr int ROW = D + 8;
     static constexpr int WARPS = D <= 64 ? 8 : 4;
-    static constexpr int TILE = N * ROW;
 };
+static constexpr int KEYS = 32; /* N of dK and dV, whose registers are full of sums */
 
 /* Rows first .. first+n-1 of x, of which `limit` exist, on their way to shared memory. */
 template <int D>
@@ -111,10 +43,10 @@ __device__ __forceinline__ void fetch_rows(bf16 *to, const bf16 *x, int64_t x_ro
 }
 
 /* c (16,N) = a (16,D) b (N,D)^T */
-template <int D>
+template <int D, int N>
 __device__ __forceinline__ void multiply_rows(c_tile *c, const bf16 *a, const bf16 *b)
 {
-    constexpr int N = shape<D>::N, ROW = shape<D>::ROW;
+    constexpr int ROW = shape<D>::ROW;
     TESS_UNROLL
     for (int n = 0; n < N / 8; n++) {
         c[n] = c_tile{{0, 0, 0, 0}};
@@ -133,10 +65,10 @@ __device__ __forceinline__ void multiply_rows(c_tile *c, const bf16 *a, const bf
 }
 
 /* y (16,D) += p (16,N) x (N,D), p rounded */
-template <int D>
+template <int D, int N>
 __device__ __forceinline__ void add_product(c_tile *y, const c_tile *p, const bf16 *x)
 {
-    constexpr int N = shape<D>::N, ROW = shape<D>::ROW;
+    constexpr int ROW = shape<D>::ROW;
     TESS_UNROLL
     for (int k = 0; k < N; k += 16) {
         const a_tile left = round_to_a(p[k / 8], p[k / 8 + 1]);
@@ -188,11 +120,10 @@ struct softmax_state {
 
 /* Scores of a tile become exp(score - top); y is brought to the new top.  keys[half]: how many of
  * the tile's columns the row sees. */
-template <int D>
+template <int D, int N>
 __device__ __forceinline__ void softmax_tile(softmax_state *s, c_tile *p, c_tile *y,
                                              const int64_t *keys, float factor)
 {
-    constexpr int N = shape<D>::N;
     TESS_UNROLL
     for (int half = 0; half < 2; half++) {
         float top = s->top[half];
@@ -242,10 +173,10 @@ __device__ __forceinline__ void softmax_end(const task<bf16> &s, const piece &p,
                   s.head_dim);
 }
 
-template <int D>
+template <int D, int N>
 __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_tensor_kernel(task<bf16> s)
 {
-    constexpr int N = shape<D>::N, ROW = shape<D>::ROW, TILE = shape<D>::TILE;
+    constexpr int ROW = shape<D>::ROW, TILE = N * ROW;
     TESS_SHARED_DYNAMIC(bf16, shared);
     const int rows = static_cast<int>(blockDim.x) / 32 * ROWS;
     const piece p = find_piece(s, rows);
@@ -284,9 +215,9 @@ __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_tensor_kernel(task<
             const int64_t last = first + lane_group() + 8 * half + 1;
             keys[half] = (s.causal && last < p.n_k ? last : p.n_k) - t * N;
         }
-        multiply_rows<D>(score, own + warp * ROWS * ROW, tile);
-        softmax_tile<D>(&state, score, y, keys, s.scale * LOG2_E);
-        add_product<D>(y, score, tile + TILE);
+        multiply_rows<D, N>(score, own + warp * ROWS * ROW, tile);
+        softmax_tile<D, N>(&state, score, y, keys, s.scale * LOG2_E);
+        add_product<D, N>(y, score, tile + TILE);
         __syncthreads();
     }
     softmax_end<D>(s, p, state, y, first);
@@ -296,20 +227,20 @@ __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_tensor_kernel(task<
  */
 
 /* P and dP of a warp's 16 rows and a tile of the other side. */
-template <int D> struct pair_tiles {
-    c_tile p[shape<D>::N / 8], dp[shape<D>::N / 8];
+template <int D, int N> struct pair_tiles {
+    c_tile p[N / 8], dp[N / 8];
 };
 
 /* Queries by row.  lse in powers of two. */
-template <int D>
-__device__ __forceinline__ void make_pairs(pair_tiles<D> *x, const bf16 *q, const bf16 *dy,
+template <int D, int N>
+__device__ __forceinline__ void make_pairs(pair_tiles<D, N> *x, const bf16 *q, const bf16 *dy,
                                            const bf16 *k, const bf16 *v, const int64_t *keys,
                                            const float *lse, float factor)
 {
-    multiply_rows<D>(x->p, q, k);
-    multiply_rows<D>(x->dp, dy, v);
+    multiply_rows<D, N>(x->p, q, k);
+    multiply_rows<D, N>(x->dp, dy, v);
     TESS_UNROLL
-    for (int i = 0; i < shape<D>::N / 2; i++) {
+    for (int i = 0; i < N / 2; i++) {
         const int half = i / 2 % 2, n = 8 * (i / 4) + 2 * lane_pair() + i % 2;
         float *p = &x->p[i / 4].x[i % 4];
         *p = n < keys[half] ? power_of_two(*p * factor - lse[half]) : 0.0f;
@@ -318,10 +249,10 @@ __device__ __forceinline__ void make_pairs(pair_tiles<D> *x, const bf16 *q, cons
 
 /* The first round over the keys makes delta, the second dQ; where one tile holds all keys, they are
  * one round. */
-template <int D>
+template <int D, int N>
 __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_q_kernel(task<bf16> s)
 {
-    constexpr int N = shape<D>::N, ROW = shape<D>::ROW, TILE = shape<D>::TILE;
+    constexpr int ROW = shape<D>::ROW, TILE = N * ROW;
     TESS_SHARED_DYNAMIC(bf16, shared);
     const int rows = static_cast<int>(blockDim.x) / 32 * ROWS;
     const piece p = find_piece(s, rows);
@@ -359,14 +290,14 @@ __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_q_kernel(task<
         copies_commit();
         copies_wait<1>();
         __syncthreads();
-        pair_tiles<D> x;
+        pair_tiles<D, N> x;
         int64_t keys[2];
         for (int half = 0; half < 2; half++) {
             const int64_t last = first + lane_group() + 8 * half + 1;
             keys[half] = (s.causal && last < p.n_k ? last : p.n_k) - t * N;
         }
-        make_pairs<D>(&x, own + warp * ROWS * ROW, own_dy + warp * ROWS * ROW, tile, tile + TILE,
-                      keys, lse, s.scale * LOG2_E);
+        make_pairs<D, N>(&x, own + warp * ROWS * ROW, own_dy + warp * ROWS * ROW, tile, tile + TILE,
+                         keys, lse, s.scale * LOG2_E);
         if (step < n_tiles) {
             TESS_UNROLL
             for (int i = 0; i < N / 2; i++) {
@@ -382,7 +313,7 @@ __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_q_kernel(task<
             for (int i = 0; i < N / 2; i++) {
                 x.p[i / 4].x[i % 4] *= x.dp[i / 4].x[i % 4] - delta[i / 2 % 2];
             }
-            add_product<D>(dq, x.p, tile);
+            add_product<D, N>(dq, x.p, tile);
         }
         __syncthreads();
     }
@@ -396,11 +327,10 @@ __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_q_kernel(task<
 }
 
 /* lse, in powers of two, and delta of a tile's queries. */
-template <int D>
+template <int D, int N>
 __device__ __forceinline__ void fetch_stats(float *to, const task<bf16> &s, const piece &p,
                                             int64_t first)
 {
-    constexpr int N = shape<D>::N;
     for (int i = static_cast<int>(threadIdx.x); i < N; i += static_cast<int>(blockDim.x)) {
         const bool there = first + i < p.n_q;
         const int64_t at = p.head * s.n_q + p.q + first + i;
@@ -410,10 +340,10 @@ __device__ __forceinline__ void fetch_stats(float *to, const task<bf16> &s, cons
 }
 
 /* Keys by row, queries by column. */
-template <int D>
+template <int D, int N>
 __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_kv_kernel(task<bf16> s)
 {
-    constexpr int N = shape<D>::N, ROW = shape<D>::ROW, TILE = shape<D>::TILE;
+    constexpr int ROW = shape<D>::ROW, TILE = N * ROW;
     TESS_SHARED_DYNAMIC(bf16, shared);
     TESS_SHARED(float, stats, 4 * N);
     const int rows = static_cast<int>(blockDim.x) / 32 * ROWS;
@@ -432,7 +362,7 @@ __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_kv_kernel(task
         bf16 *tile = tiles + begin % 2 * 2 * TILE;
         fetch_rows<D>(tile, q, s.q_row, begin * N, p.n_q, N, s.head_dim);
         fetch_rows<D>(tile + TILE, dy, s.y_row, begin * N, p.n_q, N, s.head_dim);
-        fetch_stats<D>(stats + begin % 2 * 2 * N, s, p, begin * N);
+        fetch_stats<D, N>(stats + begin % 2 * 2 * N, s, p, begin * N);
     }
     copies_commit();
     const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -447,14 +377,14 @@ __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_kv_kernel(task
             bf16 *next = tiles + (t + 1) % 2 * 2 * TILE;
             fetch_rows<D>(next, q, s.q_row, (t + 1) * N, p.n_q, N, s.head_dim);
             fetch_rows<D>(next + TILE, dy, s.y_row, (t + 1) * N, p.n_q, N, s.head_dim);
-            fetch_stats<D>(stats + (t + 1) % 2 * 2 * N, s, p, (t + 1) * N);
+            fetch_stats<D, N>(stats + (t + 1) % 2 * 2 * N, s, p, (t + 1) * N);
         }
         copies_commit();
         copies_wait<1>();
         __syncthreads();
-        pair_tiles<D> x;
-        multiply_rows<D>(x.p, own_k + warp * ROWS * ROW, tile);
-        multiply_rows<D>(x.dp, own_v + warp * ROWS * ROW, tile + TILE);
+        pair_tiles<D, N> x;
+        multiply_rows<D, N>(x.p, own_k + warp * ROWS * ROW, tile);
+        multiply_rows<D, N>(x.dp, own_v + warp * ROWS * ROW, tile + TILE);
         TESS_UNROLL
         for (int i = 0; i < N / 2; i++) {
             const int n = 8 * (i / 4) + 2 * lane_pair() + i % 2;
@@ -464,159 +394,13 @@ __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_kv_kernel(task
             *score = there ? power_of_two(*score * (s.scale * LOG2_E) - lse[n]) : 0.0f;
             *dp = *score * (*dp - delta[n]);
         }
-        add_product<D>(dv, x.p, tile + TILE);
-        add_product<D>(dk, x.dp, tile);
+        add_product<D, N>(dv, x.p, tile + TILE);
+        add_product<D, N>(dk, x.dp, tile);
         __syncthreads();
     }
     const float scale[2] = {s.scale, s.scale}, one[2] = {1, 1};
     store_rows<D>(s.dk + p.k * s.kv_row + column, s.kv_row, dk, scale, first, p.n_k, s.head_dim);
     store_rows<D>(s.dv + p.k * s.kv_row + column, s.kv_row, dv, one, first, p.n_k, s.head_dim);
-}
-
-/* ---- plain kernels: a warp a row ---------------------------------------------------------------
- */
-
-static constexpr int PLAIN_WARPS = 4;
-
-template <class T> __device__ __forceinline__ float dot_rows(const T *a, const T *b, int64_t n)
-{
-    float sum = 0;
-    for (int64_t d = 0; d < n; d++) {
-        sum += to_float(a[d]) * to_float(b[d]);
-    }
-    return sum;
-}
-
-/* y (D) = shrink y + sum over the lanes' rows of weight * row; y in shared memory, lane by lane. */
-template <class T>
-__device__ __forceinline__ void add_lanes(float *y, float shrink, float weight, const T *rows,
-                                          int64_t row, int64_t n_rows, int64_t width)
-{
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int n = n_rows < 32 ? static_cast<int>(n_rows) : 32;
-    for (int64_t d = lane; d < width; d += 32) {
-        y[d] *= shrink;
-    }
-    for (int i = 0; i < n; i++) {
-        const float w = __shfl_sync(0xffffffffu, weight, i);
-        for (int64_t d = lane; d < width; d += 32) {
-            y[d] += w * to_float(rows[i * row + d]);
-        }
-    }
-}
-
-template <class T>
-__device__ __forceinline__ void store_plain(T *to, const float *y, float factor, int64_t width)
-{
-    for (int64_t d = static_cast<int>(threadIdx.x) % 32; d < width; d += 32) {
-        from_float(y[d] * factor, &to[d]);
-    }
-}
-
-__device__ __forceinline__ void clear_plain(float *y, int64_t width)
-{
-    for (int64_t d = static_cast<int>(threadIdx.x) % 32; d < width; d += 32) {
-        y[d] = 0;
-    }
-}
-
-template <class T> __global__ void __launch_bounds__(32 * PLAIN_WARPS) sdpa_plain_kernel(task<T> s)
-{
-    TESS_SHARED_DYNAMIC(float, shared);
-    const piece p = find_piece(s, PLAIN_WARPS);
-    const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-    const int64_t i = p.first + warp, column = p.head * s.head_dim;
-    if (i >= p.n_q) {
-        return;
-    }
-    float *y = shared + warp * s.head_dim;
-    const T *q = s.q + (p.q + i) * s.q_row + column;
-    const T *k = s.k + p.k * s.kv_row + column, *v = s.v + p.k * s.kv_row + column;
-    const int64_t n = s.causal ? i + 1 : p.n_k;
-    float top = -INFINITY, sum = 0;
-    clear_plain(y, s.head_dim);
-    for (int64_t j = 0; j < n; j += 32) {
-        const float score =
-            j + lane < n ? s.scale * dot_rows(q, k + (j + lane) * s.kv_row, s.head_dim) : -INFINITY;
-        const float higher = fmaxf(top, warp_max(score));
-        const float e = expf(score - higher), shrink = expf(top - higher);
-        sum = sum * shrink + warp_sum(e);
-        top = higher;
-        add_lanes(y, shrink, e, v + j * s.kv_row, s.kv_row, n - j, s.head_dim);
-    }
-    store_plain(s.y + (p.q + i) * s.y_row + column, y, n > 0 ? 1.0f / sum : 0.0f, s.head_dim);
-    if (lane == 0) {
-        s.lse[p.head * s.n_q + p.q + i] = n > 0 ? top + logf(sum) : 0.0f;
-    }
-}
-
-/* P and dP of query i and key j; 0 beyond the mask. */
-template <class T>
-__device__ __forceinline__ void plain_pair(const task<T> &s, const piece &p, int64_t i, int64_t j,
-                                           float *prob, float *dprob)
-{
-    const int64_t column = p.head * s.head_dim;
-    *prob = *dprob = 0;
-    if (i < p.n_q && j < p.n_k && (!s.causal || j <= i)) {
-        const T *q = s.q + (p.q + i) * s.q_row + column, *k = s.k + (p.k + j) * s.kv_row + column;
-        const T *v = s.v + (p.k + j) * s.kv_row + column, *dy = s.dy + (p.q + i) * s.y_row + column;
-        *prob = expf(s.scale * dot_rows(q, k, s.head_dim) - s.lse[p.head * s.n_q + p.q + i]);
-        *dprob = dot_rows(dy, v, s.head_dim);
-    }
-}
-
-template <class T>
-__global__ void __launch_bounds__(32 * PLAIN_WARPS) sdpa_grad_q_plain_kernel(task<T> s)
-{
-    TESS_SHARED_DYNAMIC(float, shared);
-    const piece p = find_piece(s, PLAIN_WARPS);
-    const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-    const int64_t i = p.first + warp, column = p.head * s.head_dim;
-    if (i >= p.n_q) {
-        return;
-    }
-    float *dq = shared + warp * s.head_dim, delta = 0, prob, dprob;
-    const int64_t n = s.causal ? i + 1 : p.n_k;
-    for (int64_t j = 0; j < n; j += 32) {
-        plain_pair(s, p, i, j + lane, &prob, &dprob);
-        delta += warp_sum(prob * dprob);
-    }
-    clear_plain(dq, s.head_dim);
-    for (int64_t j = 0; j < n; j += 32) {
-        plain_pair(s, p, i, j + lane, &prob, &dprob);
-        add_lanes(dq, 1.0f, prob * (dprob - delta), s.k + (p.k + j) * s.kv_row + column, s.kv_row,
-                  n - j, s.head_dim);
-    }
-    store_plain(s.dq + (p.q + i) * s.q_row + column, dq, s.scale, s.head_dim);
-    if (lane == 0) {
-        s.delta[p.head * s.n_q + p.q + i] = delta;
-    }
-}
-
-template <class T>
-__global__ void __launch_bounds__(32 * PLAIN_WARPS) sdpa_grad_kv_plain_kernel(task<T> s)
-{
-    TESS_SHARED_DYNAMIC(float, shared);
-    const piece p = find_piece(s, PLAIN_WARPS);
-    const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-    const int64_t j = p.first + warp, column = p.head * s.head_dim;
-    if (j >= p.n_k) {
-        return;
-    }
-    float *dk = shared + 2 * warp * s.head_dim, *dv = dk + s.head_dim;
-    clear_plain(dk, s.head_dim);
-    clear_plain(dv, s.head_dim);
-    for (int64_t i = 0; i < p.n_q; i += 32) {
-        float prob, dprob;
-        plain_pair(s, p, i + lane, j, &prob, &dprob);
-        const float delta = i + lane < p.n_q ? s.delta[p.head * s.n_q + p.q + i + lane] : 0.0f;
-        add_lanes(dv, 1.0f, prob, s.dy + (p.q + i) * s.y_row + column, s.y_row, p.n_q - i,
-                  s.head_dim);
-        add_lanes(dk, 1.0f, prob * (dprob - delta), s.q + (p.q + i) * s.q_row + column, s.q_row,
-                  p.n_q - i, s.head_dim);
-    }
-    store_plain(s.dk + (p.k + j) * s.kv_row + column, dk, s.scale, s.head_dim);
-    store_plain(s.dv + (p.k + j) * s.kv_row + column, dv, 1.0f, s.head_dim);
 }
 
 /* ---- launchers ------------------------------------------------------------------------------- */
@@ -667,16 +451,15 @@ static unsigned grid_of(const sdpa_geometry &g, int64_t blocks)
     return static_cast<unsigned>(g.n_segments * g.heads * blocks);
 }
 
-/* own: operands whose rows the warps hold. */
+/* own: operands whose rows the warps hold; n: rows of a tile. */
 template <int D, class K>
 static void launch_tensor(K kernel, const tess_exec *e, const sdpa_geometry &g, task<bf16> s,
-                          int64_t rows, int own)
+                          int64_t rows, int own, int n)
 {
     const int warps = warps_for(rows, shape<D>::WARPS);
     s.blocks = (rows + warps * ROWS - 1) / (warps * ROWS);
     const size_t bytes =
-        (own * warps * ROWS * shape<D>::ROW + 4 * static_cast<size_t>(shape<D>::TILE)) *
-        sizeof(bf16);
+        static_cast<size_t>((own * warps * ROWS + 4 * n) * shape<D>::ROW) * sizeof(bf16);
     if (grid_of(g, s.blocks) == 0) {
         return;
     }
@@ -697,15 +480,41 @@ static void launch_plain(K kernel, const tess_exec *e, const sdpa_geometry &g, t
     TESS_LAUNCH(kernel, grid_of(g, s.blocks), 32 * PLAIN_WARPS, bytes, e->stream, s);
 }
 
+template <int D, int N>
+static void forward_in_tiles(const tess_exec *e, const sdpa_geometry &g, task<bf16> s)
+{
+    launch_tensor<D>(sdpa_tensor_kernel<D, N>, e, g, s, g.max_q, 1, N);
+}
+
+template <int D, int N>
+static void backward_in_tiles(const tess_exec *e, const sdpa_geometry &g, task<bf16> s)
+{
+    launch_tensor<D>(sdpa_grad_q_kernel<D, N>, e, g, s, g.max_q, 2, N);
+    launch_tensor<D>(sdpa_grad_kv_kernel<D, KEYS>, e, g, s, g.max_k, 2, KEYS);
+}
+
+/* Tiles of 80 keys fill the longest segment better than those of 64: 77 tokens, 197. */
+static bool suits_80(const sdpa_geometry &g)
+{
+    return (g.max_k + 79) / 80 * 80 < (g.max_k + 63) / 64 * 64;
+}
+
 template <int D> static void forward(const tess_exec *e, const sdpa_geometry &g, task<bf16> s)
 {
-    launch_tensor<D>(sdpa_tensor_kernel<D>, e, g, s, g.max_q, 1);
+    if (D == 64 && suits_80(g)) {
+        forward_in_tiles<64, 80>(e, g, s);
+    } else {
+        forward_in_tiles<D, (D <= 64 ? 64 : 32)>(e, g, s);
+    }
 }
 
 template <int D> static void backward(const tess_exec *e, const sdpa_geometry &g, task<bf16> s)
 {
-    launch_tensor<D>(sdpa_grad_q_kernel<D>, e, g, s, g.max_q, 2);
-    launch_tensor<D>(sdpa_grad_kv_kernel<D>, e, g, s, g.max_k, 2);
+    if (D == 64 && suits_80(g)) {
+        backward_in_tiles<64, 80>(e, g, s);
+    } else {
+        backward_in_tiles<D, (D <= 64 ? 64 : 32)>(e, g, s);
+    }
 }
 
 /* Rows of bf16 whose heads start at multiples of 16 bytes. */
