@@ -122,7 +122,7 @@ struct softmax_state {
  * the tile's columns the row sees. */
 template <int D, int N>
 __device__ __forceinline__ void softmax_tile(softmax_state *s, c_tile *p, c_tile *y,
-                                             const int64_t *keys, float factor)
+                                             const int *keys, float factor)
 {
     TESS_UNROLL
     for (int half = 0; half < 2; half++) {
@@ -210,10 +210,11 @@ __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_tensor_kernel(task<
         copies_wait<1>();
         __syncthreads();
         c_tile score[N / 8];
-        int64_t keys[2];
+        int keys[2];
         for (int half = 0; half < 2; half++) {
             const int64_t last = first + lane_group() + 8 * half + 1;
-            keys[half] = (s.causal && last < p.n_k ? last : p.n_k) - t * N;
+            keys[half] =
+                static_cast<int>(clamped((s.causal && last < p.n_k ? last : p.n_k) - t * N, 0, N));
         }
         multiply_rows<D, N>(score, own + warp * ROWS * ROW, tile);
         softmax_tile<D, N>(&state, score, y, keys, s.scale * LOG2_E);
@@ -234,7 +235,7 @@ template <int D, int N> struct pair_tiles {
 /* Queries by row.  lse in powers of two. */
 template <int D, int N>
 __device__ __forceinline__ void make_pairs(pair_tiles<D, N> *x, const bf16 *q, const bf16 *dy,
-                                           const bf16 *k, const bf16 *v, const int64_t *keys,
+                                           const bf16 *k, const bf16 *v, const int *keys,
                                            const float *lse, float factor)
 {
     multiply_rows<D, N>(x->p, q, k);
@@ -291,10 +292,11 @@ __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_q_kernel(task<
         copies_wait<1>();
         __syncthreads();
         pair_tiles<D, N> x;
-        int64_t keys[2];
+        int keys[2];
         for (int half = 0; half < 2; half++) {
             const int64_t last = first + lane_group() + 8 * half + 1;
-            keys[half] = (s.causal && last < p.n_k ? last : p.n_k) - t * N;
+            keys[half] =
+                static_cast<int>(clamped((s.causal && last < p.n_k ? last : p.n_k) - t * N, 0, N));
         }
         make_pairs<D, N>(&x, own + warp * ROWS * ROW, own_dy + warp * ROWS * ROW, tile, tile + TILE,
                          keys, lse, s.scale * LOG2_E);
@@ -383,14 +385,19 @@ __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_kv_kernel(task
         copies_wait<1>();
         __syncthreads();
         pair_tiles<D, N> x;
+        const int left = static_cast<int>(clamped(p.n_q - t * N, 0, N));
+        int from[2]; /* the first query that sees the key */
+        for (int half = 0; half < 2; half++) {
+            const int64_t key = first + lane_group() + 8 * half;
+            from[half] = s.causal ? static_cast<int>(clamped(key - t * N, 0, N)) : 0;
+        }
         multiply_rows<D, N>(x.p, own_k + warp * ROWS * ROW, tile);
         multiply_rows<D, N>(x.dp, own_v + warp * ROWS * ROW, tile + TILE);
         TESS_UNROLL
         for (int i = 0; i < N / 2; i++) {
             const int n = 8 * (i / 4) + 2 * lane_pair() + i % 2;
-            const int64_t key = first + lane_group() + 8 * (i / 2 % 2), query = t * N + n;
             float *score = &x.p[i / 4].x[i % 4], *dp = &x.dp[i / 4].x[i % 4];
-            const bool there = query < p.n_q && (!s.causal || key <= query);
+            const bool there = n >= from[i / 2 % 2] && n < left;
             *score = there ? power_of_two(*score * (s.scale * LOG2_E) - lse[n]) : 0.0f;
             *dp = *score * (*dp - delta[n]);
         }
