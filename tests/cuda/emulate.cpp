@@ -121,8 +121,70 @@ void check_heap(const char *after)
 
 enum class state { ready, at_barrier, in_warp, done };
 
+/* Between stacks: by hand where that is known, since swapcontext asks the kernel for the signal
+ * mask each time; the sanitizers follow swapcontext. */
+#if defined __x86_64__ && !defined __SANITIZE_THREAD__ && !defined __SANITIZE_ADDRESS__
+extern "C" void emulate_switch(void **from, void *to);
+asm(".globl emulate_switch\n"
+    ".type emulate_switch,@function\n"
+    "emulate_switch:\n"
+    "    pushq %rbp\n"
+    "    pushq %rbx\n"
+    "    pushq %r12\n"
+    "    pushq %r13\n"
+    "    pushq %r14\n"
+    "    pushq %r15\n"
+    "    movq %rsp, (%rdi)\n"
+    "    movq %rsi, %rsp\n"
+    "    popq %r15\n"
+    "    popq %r14\n"
+    "    popq %r13\n"
+    "    popq %r12\n"
+    "    popq %rbx\n"
+    "    popq %rbp\n"
+    "    ret\n"
+    ".size emulate_switch, .-emulate_switch\n");
+
+struct stack_context {
+    void *sp = nullptr;
+};
+
+void switch_context(stack_context *from, stack_context *to)
+{
+    emulate_switch(&from->sp, to->sp);
+}
+
+/* As if emulate_switch had been called by `entry`'s caller, with all registers 0. */
+void new_context(stack_context *c, char *stack, size_t n_bytes, void (*entry)())
+{
+    void **top = reinterpret_cast<void **>(stack + n_bytes);
+    top[-1] = nullptr;
+    top[-2] = reinterpret_cast<void *>(entry);
+    for (int i = 3; i <= 8; i++) {
+        top[-i] = nullptr;
+    }
+    c->sp = &top[-8];
+}
+#else
+typedef ucontext_t stack_context;
+
+void switch_context(stack_context *from, stack_context *to)
+{
+    swapcontext(from, to);
+}
+
+void new_context(stack_context *c, char *stack, size_t n_bytes, void (*entry)())
+{
+    getcontext(c);
+    c->uc_stack.ss_sp = stack;
+    c->uc_stack.ss_size = n_bytes;
+    c->uc_link = nullptr;
+    makecontext(c, entry, 0);
+}
+#endif
+
 struct fiber {
-    ucontext_t context;
+    stack_context context;
     char *stack = nullptr;
     void *tsan = nullptr, *fake = nullptr;
     state s = state::done;
@@ -135,7 +197,7 @@ struct fiber {
 };
 
 std::vector<fiber> fibers; /* kept from launch to launch */
-ucontext_t scheduler;
+stack_context scheduler;
 void *scheduler_tsan;
 const emulate::launch *running;
 size_t n_running, current;
@@ -175,11 +237,11 @@ void switch_to_scheduler()
     void **fake = f.s == state::done ? nullptr : &f.fake;
     __sanitizer_start_switch_fiber(fake, nullptr, 0);
     switch_tsan(scheduler_tsan);
-    swapcontext(&f.context, &scheduler);
+    switch_context(&f.context, &scheduler);
     __sanitizer_finish_switch_fiber(f.fake, &bottom, &size);
 #else
     switch_tsan(scheduler_tsan);
-    swapcontext(&f.context, &scheduler);
+    switch_context(&f.context, &scheduler);
 #endif
 }
 
@@ -206,11 +268,11 @@ void resume(size_t i)
 #if defined __SANITIZE_ADDRESS__
     void *fake;
     __sanitizer_start_switch_fiber(&fake, f.stack, STACK_BYTES);
-    swapcontext(&scheduler, &f.context);
+    switch_context(&scheduler, &f.context);
     __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #else
     switch_tsan(f.tsan);
-    swapcontext(&scheduler, &f.context);
+    switch_context(&scheduler, &f.context);
 #endif
 }
 
@@ -239,12 +301,7 @@ void make_fibers(size_t n)
 void start_fibers(size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        fiber &f = fibers[i];
-        getcontext(&f.context);
-        f.context.uc_stack.ss_sp = f.stack;
-        f.context.uc_stack.ss_size = STACK_BYTES;
-        f.context.uc_link = nullptr;
-        makecontext(&f.context, enter, 0);
+        new_context(&fibers[i].context, fibers[i].stack, STACK_BYTES, enter);
     }
 }
 

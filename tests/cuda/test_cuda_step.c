@@ -162,9 +162,9 @@ static void check_embedding(void **state)
     ok(tess_model_embed_pictures(there.m, batch.pictures, PICTURES, far));
     tess_model *again = fixture_model("tok_last", TESS_PRECISION_F32);
     int64_t count;
-    memcpy(tess_store_group(tess_model_store(again), "param", &count),
-           tess_store_group(tess_model_store(there.m), "param", &count),
-           (size_t)count * sizeof(float));
+    const float *trained = tess_store_group(tess_model_store(there.m), "param", &count);
+    memcpy(tess_store_group(tess_model_store(again), "param", &count), trained,
+           (size_t)count * sizeof *trained);
     ok(tess_model_embed_pictures(again, batch.pictures, PICTURES, near));
     for (size_t i = 0; i < n; i++) {
         assert_true(fabsf(far[i] - near[i]) < 1e-5f);
