@@ -18,6 +18,12 @@
 
 #if defined __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
+extern "C" {
+void AnnotateIgnoreReadsBegin(const char *file, int line);
+void AnnotateIgnoreReadsEnd(const char *file, int line);
+void AnnotateIgnoreWritesBegin(const char *file, int line);
+void AnnotateIgnoreWritesEnd(const char *file, int line);
+}
 #elif defined __SANITIZE_ADDRESS__
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -216,6 +222,17 @@ void sync_acquire(void *at)
 {
     __tsan_acquire(at);
 }
+/* What this fiber touches from here on is the emulation's own, and no kernel's race. */
+void begin_quiet()
+{
+    AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+}
+void end_quiet()
+{
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+}
 #else
 void switch_tsan(void *)
 {
@@ -226,7 +243,23 @@ void sync_release(void *)
 void sync_acquire(void *)
 {
 }
+void begin_quiet()
+{
+}
+void end_quiet()
+{
+}
 #endif
+struct quiet {
+    quiet()
+    {
+        begin_quiet();
+    }
+    ~quiet()
+    {
+        end_quiet();
+    }
+};
 
 void switch_to_scheduler()
 {
@@ -254,7 +287,9 @@ void enter()
         sync_acquire(&launch_sync);
         running->body();
         sync_release(&launch_sync);
+        begin_quiet();
         fibers[current].s = state::done;
+        end_quiet(); /* before the switch, from which the last launch's fiber never returns */
         switch_to_scheduler();
     }
 }
@@ -441,6 +476,7 @@ void run_block()
 
 void run_grid(const emulate::launch &l)
 {
+    const quiet own;
     heap_door door;
     running = &l;
     gridDim = l.grid;
@@ -469,6 +505,10 @@ void run_grid(const emulate::launch &l)
         }
     }
     sync_acquire(&launch_sync);
+    sync_acquire(&barrier_sync); /* of those that were stuck */
+    for (char &sync : warp_sync) {
+        sync_acquire(&sync);
+    }
     check_heap(l.name);
 }
 
@@ -506,16 +546,19 @@ void run(const launch &l, cudaStream_t)
 
 void *shared(const void *site, size_t bytes)
 {
+    const quiet own;
     return new_shared(site, bytes);
 }
 
 void *dynamic_shared()
 {
+    const quiet own;
     return new_shared(&dynamic_site, 1);
 }
 
 void barrier()
 {
+    const quiet own;
     sync_release(&barrier_sync);
     fibers[current].s = state::at_barrier;
     switch_to_scheduler();
@@ -535,6 +578,7 @@ static void wait_for_warp(unsigned mask)
 
 void exchange(unsigned mask, int from, void *value, size_t bytes)
 {
+    const quiet own;
     char mine[16], theirs[16];
     const size_t first = warp_begin(current);
     memcpy(mine, value, bytes);
@@ -553,6 +597,7 @@ void exchange(unsigned mask, int from, void *value, size_t bytes)
 
 uint32_t vote(unsigned mask, bool value)
 {
+    const quiet own;
     const size_t first = warp_begin(current);
     uint32_t all = 0;
     fibers[current].ballot = value;
@@ -567,6 +612,7 @@ uint32_t vote(unsigned mask, bool value)
 /* Two slots a lane, in turn: when a lane writes one again, all have read it. */
 void gather(const void *value, size_t bytes, void *all)
 {
+    const quiet own;
     const size_t first = warp_begin(current);
     const unsigned turn = fibers[current].turn++ % 2;
     memcpy(fibers[current].slot[turn], value, bytes);
@@ -660,6 +706,7 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
+    const quiet own;
     const size_t size = heap_size(bytes);
     heap.start();
     char *at;
@@ -684,6 +731,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
 
 cudaError_t cudaFree(void *p)
 {
+    const quiet own;
     if (!p) {
         return cudaSuccess;
     }
