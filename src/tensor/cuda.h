@@ -32,8 +32,8 @@ tess_status tess__cuda_launched(const char *what);
 tess_status tess__cuda_zero(void *x, size_t n_bytes, void *stream);
 /* sum (width) = the rows of x (n,width), f32, added in a fixed order.  In the stream's order. */
 void tess__cuda_sum_rows(float *sum, const float *x, int64_t n, int64_t width, void *stream);
-/* The same of any rows x (n,width) f32 or bf16, the beginnings of which are `stride` elements apart;
- * scratch: so many bytes. */
+/* The same of any rows x (n,width) f32 or bf16, the beginnings of which are `stride` elements
+ * apart; scratch: so many bytes. */
 size_t tess__cuda_column_sum_scratch(int64_t n, int64_t width);
 void tess__cuda_column_sum(float *sum, tess_dtype dtype, const void *x, int64_t n, int64_t width,
                            int64_t stride, float *scratch, void *stream);

@@ -71,9 +71,9 @@ void gather(const void *value, size_t bytes, void *all);
 #define TESS_SHARED_DYNAMIC(type, name)                                                            \
     type *const name = static_cast<type *>(emulate::dynamic_shared())
 #define TESS_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                \
-    emulate::run({#kernel, dim3(grid), dim3(block), (shared_bytes),                                \
-                  emulate::call(kernel, __VA_ARGS__)},                                             \
-                 static_cast<cudaStream_t>(stream))
+    emulate::run(                                                                                  \
+        {#kernel, dim3(grid), dim3(block), (shared_bytes), emulate::call(kernel, __VA_ARGS__)},    \
+        static_cast<cudaStream_t>(stream))
 
 static inline void __syncthreads()
 {

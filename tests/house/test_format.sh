@@ -15,7 +15,7 @@ if ! git rev-parse --git-dir >/dev/null 2>&1; then
     echo "0 passed, 0 failed"
     exit 0
 fi
-mapfile -t files < <(git ls-files '*.c' '*.h' '*.cpp' | while read -r f; do
+mapfile -t files < <(git ls-files '*.c' '*.h' '*.cpp' '*.cu' '*.cuh' | while read -r f; do
     [ -e "$f" ] && echo "$f"
 done)
 mapfile -t bad < <(clang-format --dry-run "${files[@]}" 2>&1 |
