@@ -25,9 +25,9 @@ struct tess_model {
     tess_tokenizer *tokenizer;
     tess_dtype dtype;
     const tess_device *device; /* NULL: the processor */
-    struct tess_packs *packs; /* of a model that only embeds, or NULL */
-    tess_tensors *mapped;     /* whose memory the store uses, or NULL */
-    char fingerprint[33];     /* as recorded with mapped packs; "": to be computed */
+    struct tess_packs *packs;  /* of a model that only embeds, or NULL */
+    tess_tensors *mapped;      /* whose memory the store uses, or NULL */
+    char fingerprint[33];      /* as recorded with mapped packs; "": to be computed */
     tess_workspace *workspace;
     tess_lora *lora; /* NULL: none; see lora.h */
     bool narrow;     /* see tess_model_narrow */

@@ -354,7 +354,8 @@ static tess_status build_update(tess_trainer *t)
     if (!t->model->lora && !t->o.distill) {
         clamp_scales(g, t->model);
     }
-    TESS_TRY(tess_plan_build(g, &t->norm, 1, tess__model_device(t->model), s, t->workspace, &t->update));
+    TESS_TRY(
+        tess_plan_build(g, &t->norm, 1, tess__model_device(t->model), s, t->workspace, &t->update));
     return tess_plan_bind(t->update, "hyper", t->hyper);
 }
 
