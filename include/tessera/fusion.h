@@ -98,7 +98,7 @@ void tess_model_use(tess_model *m, const tess_device *device);
  * (saving a model or an adapter does so itself), or what was loaded here goes there. */
 TESS_MUST_USE tess_status tess_model_fetch(tess_model *m);
 TESS_MUST_USE tess_status tess_model_send(tess_model *m);
-tess_dtype tess_model_dtype(const tess_model *m);  /* that the towers compute in */
+tess_dtype tess_model_dtype(const tess_model *m); /* that the towers compute in */
 /* The config as JSON, as it is saved. */
 void tess_model_write_config(const tess_model *m, tess_buf *out);
 

@@ -44,7 +44,7 @@ typedef struct tess_train_options {
     const char *run_dir;   /* logs/<name> */
     const char *resume;    /* NULL, "latest", or a checkpoint directory */
     tess_precision precision;
-    const tess_device *device; /* NULL: the processor */
+    const tess_device *device;   /* NULL: the processor */
     int64_t batch_size;          /* 64; pictures of one micro-step */
     int64_t captions_per_image;  /* 1 */
     int64_t accum_freq;          /* 1 */

@@ -12,7 +12,8 @@
 typedef struct train_values {
     const char *train_data, *dataset_type, *caption_key, *val_data, *val_caption_key,
         *val_novel_key;
-    const char *model, *tokenizer, *logs, *name, *resume, *precision, *device, *scheduler, *optimizer;
+    const char *model, *tokenizer, *logs, *name, *resume, *precision, *device, *scheduler,
+        *optimizer;
     int64_t batch_size, captions_per_image, accum_freq, epochs, steps, warmup, seed, workers;
     int64_t log_every, save_every, save_frequency, val_frequency, cache_size, cache_mb, aug_shift;
     double temperature, seconds, lr, beta1, beta2, eps, wd, clip, lr_min, bad_rate;
@@ -132,7 +133,8 @@ static const cli_option train_options[] = {
      .fallback = "auto",
      AT(precision),
      MODEL,
-     .help = "Of activations and matrix operands; weights are fp32. auto: bf16 on a card, and where the "
+     .help = "Of activations and matrix operands; weights are fp32. auto: bf16 on a card, and "
+             "where the "
              "processor has it"},
     {.name = "device",
      .kind = CLI_CHOICE,
@@ -140,7 +142,8 @@ static const cli_option train_options[] = {
      .fallback = "cpu",
      AT(device),
      MODEL,
-     .help = "Where to compute. cuda: the first NVIDIA card that CUDA_VISIBLE_DEVICES lets be seen"},
+     .help =
+         "Where to compute. cuda: the first NVIDIA card that CUDA_VISIBLE_DEVICES lets be seen"},
     {.name = "lock-image", AT(lock_image), MODEL, .help = "Freeze the image tower"},
     {.name = "lock-text", AT(lock_text), MODEL, .help = "Freeze the text tower"},
     {.name = "distill-text",
