@@ -154,12 +154,6 @@ $(BUILD)/tests/$1/%: tests/$1/%.c $$(call archives,$1) Makefile
 	$$(CC) $$(CFLAGS) -Itests $$(LDFLAGS) -o $$@ $$< -Wl,--start-group $$(call archives,$1) -Wl,--end-group $$(call libs,$1) -lcmocka -lm
 endef
 $(foreach f,$(FLOORS),$(eval $(call test_rule,$f)))
-ALL_TESTS = $(foreach f,$(if $(FLOOR),$(FLOOR),$(FLOORS)),$(TESTS_$f)) $(if $(filter cuda,$(or $(FLOOR),cuda)),$(TESTS_CUDA))
-
-tests: $(ALL_TESTS) $(if $(FLOOR),,$(BUILD)/tessera)
-test: tests
-	BUILD=$(BUILD) tests/run $(if $(FLOOR),--floor $(FLOOR)) $(ALL_TESTS)
-
 # The CUDA device's tests: the same kernels, compiled for the host under tests/cuda's emulation of a
 # card, in place of the archive's; they need neither nvcc nor a card.
 EMULATED := $(CUDA_UNITS:src/%=$(BUILD)/emulated/%.o) $(patsubst src/%.c,$(BUILD)/emulated/%.o,$(filter-out %/cuda_matmul.c,$(CUDA_C))) \
@@ -183,6 +177,12 @@ $(BUILD)/emulated/%.cu.o: tests/cuda/%.cu Makefile
 $(BUILD)/tests/cuda/%: tests/cuda/%.c $(EMULATED) $(call archives,fusion) Makefile
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -Itests -Itests/cuda $(LDFLAGS) -o $@ $< $(EMULATED) -Wl,--start-group $(call archives,fusion) -Wl,--end-group $(call libs,fusion) -lcmocka -lstdc++ -lm
+
+ALL_TESTS := $(foreach f,$(if $(FLOOR),$(FLOOR),$(FLOORS)),$(TESTS_$f)) $(if $(filter cuda,$(or $(FLOOR),cuda)),$(TESTS_CUDA))
+
+tests: $(ALL_TESTS) $(if $(FLOOR),,$(BUILD)/tessera)
+test: tests
+	BUILD=$(BUILD) tests/run $(if $(FLOOR),--floor $(FLOOR)) $(ALL_TESTS)
 
 # The same tests on a real card, with the archive's own kernels; script/gpu runs them.
 GPU_TESTS := $(patsubst tests/cuda/%.c,$(BUILD)/gpu-tests/%,$(wildcard tests/cuda/test_*.c))

@@ -208,7 +208,7 @@ def interrupted(work):
         "pack": (["pack", "-m", model], f"{model}/tessera_packed.bin",
                  lambda: ["pack", "-m", model, "--check"]),
         "index": (["index", "build", "-m", model, "--data", f"{work}/pictures", "-o", out], out,
-                  lambda: ["index", "info", "--index", out]),
+                  lambda: ["index", "info", out]),
     }
     for verb, (args, made, check) in verbs_of.items():
         for number in (signal.SIGINT, signal.SIGKILL):
