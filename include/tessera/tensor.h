@@ -385,7 +385,8 @@ TESS_MUST_USE tess_status tess_plan_run(tess_plan *p);
 /* Step by step: poisons released memory, checks every output, and fails at the first NaN or
  * infinity with the module path. */
 TESS_MUST_USE tess_status tess_plan_run_debug(tess_plan *p);
-/* An output's data, valid until another plan of the workspace runs. */
+/* An output's data, valid until another plan of the workspace runs.  NULL, with the message set,
+ * where a device with memory of its own cannot hand it over: the plan's work failed there. */
 const void *tess_plan_output(const tess_plan *p, tess_value v);
 typedef struct tess_plan_stats {
     int64_t n_steps;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera train: OpenCLIP's flags where they exist, on top of tess_train. */
-#include "cli/progress.h"
 #include "cli/common_rows.h"
+#include "cli/progress.h"
 #include "cli/verbs.h"
 
 #include "tessera/train.h"
@@ -134,8 +134,7 @@ static const cli_option train_options[] = {
      AT(precision),
      MODEL,
      .help = "Of activations and matrix operands; weights are fp32. auto: bf16 on a card, and "
-             "where the "
-             "processor has it"},
+             "where the processor has it"},
     {.name = "device",
      .kind = CLI_CHOICE,
      .choices = "cpu|cuda",

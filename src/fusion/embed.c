@@ -142,7 +142,11 @@ static tess_status run_pictures(tess_model *m, const uint8_t *pictures, int64_t 
     TESS_TRY(picture_plan(m, rounded, &p));
     TESS_TRY(tess_plan_bind(p->plan, "pictures", m->pixels));
     TESS_TRY(tess_plan_run(p->plan));
-    memcpy(out, tess_plan_output(p->plan, p->out), (size_t)(n * m->config.embed_dim) * sizeof *out);
+    const float *x = tess_plan_output(p->plan, p->out);
+    if (!x) {
+        return TESS_DEVICE;
+    }
+    memcpy(out, x, (size_t)(n * m->config.embed_dim) * sizeof *out);
     return m->packs ? check_vectors(m, out, n) : TESS_OK;
 }
 
@@ -255,6 +259,9 @@ static tess_status run_texts(tess_model *m, const batch *b)
     TESS_TRY(tess_plan_bind(p->plan, "offsets", m->offsets));
     TESS_TRY(tess_plan_run(p->plan));
     const float *x = tess_plan_output(p->plan, p->out);
+    if (!x) {
+        return TESS_DEVICE;
+    }
     for (int64_t s = 0; s < b->n; s++) {
         memcpy(b->out + b->texts[s] * z, x + s * z, (size_t)z * sizeof *x);
     }

@@ -510,7 +510,11 @@ tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b, 
     TESS_TRY(tess_plan_bind(p->plan, "positions", t->positions));
     TESS_TRY(tess_plan_bind(p->plan, "offsets", b->offsets));
     TESS_TRY(t->debug ? tess_plan_run_debug(p->plan) : tess_plan_run(p->plan));
-    *out_loss = *(const float *)tess_plan_output(p->plan, p->loss) * (float)t->o.accumulate;
+    const float *loss = tess_plan_output(p->plan, p->loss);
+    if (!loss) {
+        return TESS_DEVICE;
+    }
+    *out_loss = *loss * (float)t->o.accumulate;
     return TESS_OK;
 }
 
@@ -521,7 +525,11 @@ tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step, float 
     t->hyper[2] = (float)(1 / (1 - pow((double)t->o.beta2, (double)step)));
     t->hyper[3] = 1.0f;
     TESS_TRY(tess_plan_run(t->update));
-    *out_norm = sqrtf(*(const float *)tess_plan_output(t->update, t->norm));
+    const float *squares = tess_plan_output(t->update, t->norm);
+    if (!squares) {
+        return TESS_DEVICE;
+    }
+    *out_norm = sqrtf(*squares);
     return TESS_OK;
 }
 

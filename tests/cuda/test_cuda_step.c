@@ -150,6 +150,33 @@ static void check_bf16(void **state)
     stop(&wide);
 }
 
+/* The last thing that a step allocates is the host's copy of its loss: where that fails, so does
+ * the step, by name. */
+static void check_lost_output(void **state)
+{
+    (void)state;
+    const tess_trainer_options o = fixture_options();
+    const tess_device *device;
+    int64_t n_allocations = 0;
+    ok(tess_device_cuda(&device));
+    for (int fails = 0; fails < 2; fails++) {
+        float loss;
+        tess_trainer *t;
+        tess_model *m = fixture_model("tok_last", TESS_PRECISION_F32);
+        tess_model_use(m, device);
+        ok(tess_trainer_new(m, &o, &t));
+        tess_micro_batch b = fixture_micro_batch(&batch);
+        tess_fault_set(TESS_FAULT_ALLOC, n_allocations, false);
+        const tess_status st = tess_trainer_micro_step(t, &b, &loss);
+        n_allocations = tess_fault_count(TESS_FAULT_ALLOC);
+        tess_fault_set(TESS_FAULT_ALLOC, 0, false);
+        assert_int_equal(st, fails ? TESS_DEVICE : TESS_OK);
+        assert_true(!fails || strstr(tess_error(), "memory"));
+        tess_trainer_free(t);
+        tess_model_free(m);
+    }
+}
+
 /* What the trained model embeds with lies on the card; the processor's copy is what was fetched. */
 static void check_embedding(void **state)
 {
@@ -180,7 +207,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(check_models),    cmocka_unit_test(check_options),
         cmocka_unit_test(check_repeats),   cmocka_unit_test(check_bf16),
-        cmocka_unit_test(check_embedding),
+        cmocka_unit_test(check_embedding), cmocka_unit_test(check_lost_output),
     };
     return cmocka_run_group_tests(tests, open_batch, close_batch);
 }
