@@ -381,6 +381,11 @@ TESS_MUST_USE tess_status tess_plan_build(const tess_graph *g, const tess_value 
 void tess_plan_free(tess_plan *p);
 /* Binds an input leaf; the pointer must stay valid while the plan runs. */
 TESS_MUST_USE tess_status tess_plan_bind(tess_plan *p, const char *input, const void *data);
+/* The same for data of which only the first n_bytes are there, and are copied to a device with
+ * memory of its own: the input's shape is what there may be at most, and what the graph reads of it
+ * is said by another input. */
+TESS_MUST_USE tess_status tess_plan_bind_part(tess_plan *p, const char *input, const void *data,
+                                              size_t n_bytes);
 TESS_MUST_USE tess_status tess_plan_run(tess_plan *p);
 /* Step by step: poisons released memory, checks every output, and fails at the first NaN or
  * infinity with the module path. */

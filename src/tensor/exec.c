@@ -101,6 +101,11 @@ tess_status tess__workspace_reserve(tess_workspace *w, const tess_remote *remote
 
 tess_status tess_plan_bind(tess_plan *p, const char *input, const void *data)
 {
+    return tess_plan_bind_part(p, input, data, SIZE_MAX);
+}
+
+tess_status tess_plan_bind_part(tess_plan *p, const char *input, const void *data, size_t n_bytes)
+{
     bool found = false;
     for (int64_t i = 0; i < p->n_buffers; i++) {
         tess_buffer *b = &p->buffers[i];
@@ -109,6 +114,7 @@ tess_status tess_plan_bind(tess_plan *p, const char *input, const void *data)
             /* A device's own copy of an input stays where it is. */
             p->resolved &= b->data == data || (b->data && p->device->remote);
             b->data = (void *)(uintptr_t)data; /* inputs are never written */
+            b->n_set = n_bytes < b->n_bytes ? n_bytes : b->n_bytes;
         }
     }
     return found ? TESS_OK : TESS_FAIL(TESS_INVALID, "plan: no input is called %s", input);

@@ -73,7 +73,7 @@ static tess_status upload_inputs(const tess_plan *p)
     for (int64_t i = 0; i < p->n_buffers; i++) {
         const tess_buffer *b = &p->buffers[i];
         if (b->place == TESS_PLACE_INPUT) {
-            TESS_TRY(p->device->remote->upload(b->remote, b->data, b->n_bytes));
+            TESS_TRY(p->device->remote->upload(b->remote, b->data, b->n_set));
         }
     }
     return TESS_OK;

@@ -22,6 +22,7 @@ typedef struct tess_buffer {
     size_t n_bytes, offset; /* arena */
     int64_t first, last;    /* last INT64_MAX: an output of the plan */
     void *data;             /* inputs and states, in the host's memory */
+    size_t n_set;           /* of an input's bytes, those from the first on that data has */
     void *remote;           /* their copy on a device that has its own */
     const char *name;       /* inputs */
 } tess_buffer;

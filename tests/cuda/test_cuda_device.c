@@ -124,6 +124,34 @@ static void check_runs(void **state)
     end(&w);
 }
 
+/* Of an input that is bound in part nothing is read beyond (AddressSanitizer), on either device. */
+static void check_part(void **state)
+{
+    (void)state;
+    const tess_device *devices[] = {tess_device_cpu(), card()};
+    for (int d = 0; d < 2; d++) {
+        world w;
+        begin(&w, devices[d]);
+        const size_t n = d == 0 ? N : N / 2; /* a processor's operator reads what is bound */
+        float *part = tess_alloc_array(n, sizeof *part);
+        assert_int_equal(tess_plan_bind_part(w.plan, "x", part, n * sizeof *part), TESS_OK);
+        assert_int_equal(tess_plan_bind_part(w.plan, "z", part, 1), TESS_INVALID);
+        for (int run = 0; run < 3; run++) {
+            for (size_t i = 0; i < n; i++) {
+                part[i] = (float)((int)i + 7 * run);
+            }
+            assert_int_equal(tess_plan_run(w.plan), TESS_OK);
+            const float *y = tess_plan_output(w.plan, w.y);
+            for (size_t i = 0; i < n; i++) {
+                const float a = (float)((int)i - 500) / 100;
+                assert_true(y[i] == part[i] + (run == 0 ? a : held(a)) + part[i]);
+            }
+        }
+        tess_free(part);
+        end(&w);
+    }
+}
+
 /* The host's copy of a state changes when it is asked for, and only then; and the other way. */
 static void check_states(void **state)
 {
@@ -197,9 +225,9 @@ int main(void)
 #ifndef TESS_REAL_CARD
         cmocka_unit_test(check_no_card),
 #endif
-        cmocka_unit_test(check_runs),    cmocka_unit_test(check_states),
-        cmocka_unit_test(check_debug),   cmocka_unit_test(check_moves),
-        cmocka_unit_test(check_profile),
+        cmocka_unit_test(check_runs),    cmocka_unit_test(check_part),
+        cmocka_unit_test(check_states),  cmocka_unit_test(check_debug),
+        cmocka_unit_test(check_moves),   cmocka_unit_test(check_profile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
