@@ -98,6 +98,31 @@ typedef struct tess_patchify_options {
     tess_dtype dtype;
 } tess_patchify_options;
 tess_value tess_patchify(tess_graph *g, tess_value pictures, tess_patchify_options o);
+/* Where a decoded picture is and how it is resized: a row of (B,8) i32.  An axis's table is S times
+ * three numbers of `taps`: the first pixel that an output reads, how many (0: the output is
+ * filled), and where in `taps` its coefficients begin, which are `step` apart and have 22 fraction
+ * bits.  So a crop, a flip or a shift is a matter of the tables. */
+typedef struct tess_resize_place {
+    int32_t at;            /* of the first row in `bytes`, in units of 64 bytes */
+    int32_t stride;        /* bytes from row to row */
+    int32_t width, height; /* in pixels; 0: no picture, all is filled */
+    int32_t x, x_step;     /* columns: where in `taps` their table begins, and the step */
+    int32_t y, y_step;     /* rows */
+} tess_resize_place;
+enum { TESS_RESIZE_PLACE = 8, TESS_RESIZE_UNIT = 64, TESS_RESIZE_BITS = 22 };
+/* What tess_patchify gives of pictures (B,S,S,3), from their decoded pixels: bytes (N) u8, places
+ * (B,8) i32, taps (M) i32.  Columns first, then rows, each sum rounded to 8 bits, as Pillow
+ * resizes; `fill` stands where a table names nothing.  A place or table that leads out of its
+ * tensor is refused (INVALID); where there is no refusing, on a card, it is filled.  No gradient.
+ */
+typedef struct tess_resize_patches_options {
+    int64_t size, patch;
+    float mean[3], std[3];
+    uint8_t fill[3];
+    tess_dtype dtype;
+} tess_resize_patches_options;
+tess_value tess_resize_patches(tess_graph *g, tess_value bytes, tess_value places, tess_value taps,
+                               tess_resize_patches_options o);
 /* x (1,C) f32 -> (n,C) dtype, the row repeated. */
 tess_value tess_repeat_rows(tess_graph *g, tess_value x, int64_t n, tess_dtype dtype);
 /* Rows begin..begin+n of x (N,C). */

@@ -82,6 +82,8 @@ typedef struct tess_case {
     tess_case_input in[TESS_MAX_IN];
     tess_value (*build)(tess_graph *g, const tess_value *in);
     int64_t reduction; /* length of the longest sum, for the derived tolerance */
+    /* Writes inputs that must agree with each other, after all are filled; NULL: nothing to. */
+    void (*set)(const tess_operand *in);
 } tess_case;
 
 typedef enum tess_op_flags {

@@ -178,6 +178,14 @@ static inline const char *driver_build(driver *d)
                          given ? c->in[v - 1].limit : 0, (uint64_t)v);
         }
     }
+    if (c->set) {
+        tess_operand in[TESS_MAX_IN];
+        for (int i = 0; i < c->n_in; i++) {
+            in[i] = tess__operand(d->g, d->in[i]);
+            in[i].data = d->data[d->in[i]];
+        }
+        c->set(in);
+    }
     return NULL;
 }
 

@@ -2,7 +2,7 @@
 /* patchify on a CUDA device: bound by memory, 3 B S S bytes read and as many items written.  A warp
  * takes a patch; a lane takes N neighbouring pixels, 3 N bytes that lie together, and writes N
  * items to each of the three channels, so that both sides are read and written in whole sectors. */
-#include "tensor/kernel.cuh"
+#include "tensor/patches.cuh"
 
 namespace
 {
@@ -13,7 +13,7 @@ struct patchify_args {
     const uint8_t *pictures;
     int64_t rows, size, side; /* patches in all; pixels and patches in a line */
     int patch;
-    float scale[3], shift[3]; /* y = scale x - shift */
+    pixel_scale scale;
 };
 
 template <class T, int N>
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(THREADS) patchify_kernel(T *y, patchify_args a
         for (int c = 0; c < 3; c++) {
             run<T, N> v;
             for (int k = 0; k < N; k++) {
-                v.x[k] = a.scale[c] * static_cast<float>(bytes[3 * k + c]) - a.shift[c];
+                v.x[k] = a.scale.at(c, bytes[3 * k + c]);
             }
             v.store(to + c * area, i);
         }
@@ -69,11 +69,7 @@ extern "C" tess_status tess__cuda_patchify(const tess_exec *e)
     a.size = e->in[0].shape.dim[1];
     a.patch = static_cast<int>(o->patch);
     a.side = a.size / o->patch;
-    for (int c = 0; c < 3; c++) {
-        const double std = static_cast<double>(o->std[c]);
-        a.scale[c] = static_cast<float>(1.0 / (255.0 * std));
-        a.shift[c] = static_cast<float>(static_cast<double>(o->mean[c]) / std);
-    }
+    a.scale = pixel_scale_of(o->mean, o->std);
     TESS_FOR_FLOAT(o->dtype, T, {
         if (o->patch % 8 == 0 && a.size % 8 == 0) {
             launch<T, 8>(e, a);
