@@ -144,5 +144,46 @@ TESS_MUST_USE tess_status tess_augment_check(const tess_augment *a);
 TESS_MUST_USE tess_status tess_augment_apply(tess_resizer *resizer, const tess_preprocess *p,
                                              const tess_augment *a, uint64_t seed, uint64_t sample,
                                              const tess_picture *in, uint8_t *out);
+/* Whether it moves pixels and leaves their values alone: no brightness, no contrast. */
+bool tess_augment_is_geometric(const tess_augment *a);
+
+/* ---- pictures that a device resizes -------------------------------------------------------- */
+
+/* A batch of decoded pictures with tables that say how each is resized, cropped, flipped and
+ * shifted: the inputs of tess_resize_patches (tessera/tensor.h), which makes of them what
+ * tess_augment_apply and tess_patchify make, pixels equal bit for bit.  Only what the crop reads is
+ * copied.  A picture that the batch has no more room for, or with more than 16 times the pixels
+ * that it becomes, is resized here and lies in the batch finished; the result is the same. */
+typedef struct tess_raw_pictures tess_raw_pictures;
+/* n empty places for pictures that become (size,size).  TESS_INVALID: more than can be addressed.
+ */
+TESS_MUST_USE tess_status tess_raw_pictures_new(int64_t n, int32_t size, tess_raw_pictures **out);
+void tess_raw_pictures_free(tess_raw_pictures *r);
+/* All places are empty again; an empty place becomes a picture of the fill colour. */
+void tess_raw_pictures_clear(tess_raw_pictures *r);
+
+typedef struct tess_raw_view {
+    const tess_preprocess *preprocess; /* its width and height are the batch's size */
+    const tess_augment *augment;       /* is geometric; NULL: without chance */
+    uint64_t seed, sample;
+} tess_raw_view;
+/* To a place that is empty.  Threads may set different places at once.  Fails as
+ * tess_augment_apply does. */
+TESS_MUST_USE tess_status tess_raw_pictures_set(tess_raw_pictures *r, int64_t place,
+                                                tess_resizer *resizer, const tess_raw_view *view,
+                                                const tess_picture *in);
+
+/* Borrowed.  Of `bytes` and `taps` the first n are set; max is what n pictures of the size may
+ * take, a function of both. */
+typedef struct tess_raw_memory {
+    int64_t n;
+    int32_t size;
+    const int32_t *places; /* (n,8) */
+    const uint8_t *bytes;
+    size_t n_bytes, max_bytes;
+    const int32_t *taps;
+    size_t n_taps, max_taps;
+} tess_raw_memory;
+tess_raw_memory tess_raw_pictures_get(const tess_raw_pictures *r);
 
 #endif

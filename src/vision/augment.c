@@ -161,36 +161,62 @@ static double draw_factor(tess_rng *r, double spread)
 
 /* ---- all of it ---------------------------------------------------------------------------- */
 
+/* From -most to most, where most leaves something of the picture to be seen. */
+static int32_t draw_shift(tess_rng *r, int32_t shift, int32_t size)
+{
+    int32_t most = shift < size ? shift : size - 1;
+    return (int32_t)tess_rng_below(r, 2 * (uint32_t)most + 1) - most;
+}
+
+tess__draws tess__augment_draw(const tess_preprocess *p, const tess_augment *a, uint64_t seed,
+                               uint64_t sample, int32_t width, int32_t height)
+{
+    tess_rng r = tess_rng_at(seed ^ use_key, sample);
+    tess__draws d = {.brightness = 1, .contrast = 1};
+    if (a->scale_max > 0) {
+        d.crop = tess__crop_draw(a, &r, width, height);
+    }
+    d.flip = a->flip && tess_rng_below(&r, 2);
+    if (a->shift > 0) {
+        d.dx = draw_shift(&r, a->shift, p->width);
+        d.dy = draw_shift(&r, a->shift, p->height);
+    }
+    if (a->brightness > 0) {
+        d.brightness = draw_factor(&r, a->brightness);
+    }
+    if (a->contrast > 0) {
+        d.contrast = draw_factor(&r, a->contrast);
+    }
+    return d;
+}
+
+bool tess_augment_is_geometric(const tess_augment *a)
+{
+    return a->brightness == 0 && a->contrast == 0;
+}
+
 tess_status tess_augment_apply(tess_resizer *resizer, const tess_preprocess *p,
                                const tess_augment *a, uint64_t seed, uint64_t sample,
                                const tess_picture *in, uint8_t *out)
 {
-    tess_rng r = tess_rng_at(seed ^ use_key, sample);
     size_t w = (size_t)p->width, h = (size_t)p->height;
     if (in->width < 1 || in->height < 1) {
         return TESS_FAIL(TESS_INVALID, "expected a picture, found an empty one");
     }
-    if (a->scale_max > 0) {
-        tess__crop c = tess__crop_draw(a, &r, in->width, in->height);
-        TESS_TRY(crop_and_resize(resizer, p, c, in, out));
-    } else {
-        TESS_TRY(tess_transform_apply(resizer, p, in, out));
-    }
-    if (a->flip && tess_rng_below(&r, 2)) {
+    const tess__draws d = tess__augment_draw(p, a, seed, sample, in->width, in->height);
+    TESS_TRY(d.crop.width > 0 ? crop_and_resize(resizer, p, d.crop, in, out)
+                              : tess_transform_apply(resizer, p, in, out));
+    if (d.flip) {
         flip(out, w, h);
     }
     if (a->shift > 0) {
-        int64_t most_x = a->shift < p->width ? a->shift : p->width - 1;
-        int64_t most_y = a->shift < p->height ? a->shift : p->height - 1;
-        int64_t dx = (int64_t)tess_rng_below(&r, (uint32_t)(2 * most_x + 1)) - most_x;
-        int64_t dy = (int64_t)tess_rng_below(&r, (uint32_t)(2 * most_y + 1)) - most_y;
-        move(p, dx, dy, out);
+        move(p, d.dx, d.dy, out);
     }
     if (a->brightness > 0) {
-        blend(out, 3 * w * h, draw_factor(&r, a->brightness), 0);
+        blend(out, 3 * w * h, d.brightness, 0);
     }
     if (a->contrast > 0) {
-        blend(out, 3 * w * h, draw_factor(&r, a->contrast), mean_luma(out, w * h));
+        blend(out, 3 * w * h, d.contrast, mean_luma(out, w * h));
     }
     return TESS_OK;
 }

@@ -227,27 +227,42 @@ static void copy_rows(tess__view in, uint8_t *out, size_t out_stride)
     }
 }
 
+tess_status tess__resize_taps(tess_resizer *r, int32_t in_width, int32_t in_height,
+                              tess_interpolation interpolation, tess__window w,
+                              const tess__taps **out_x, const tess__taps **out_y)
+{
+    *out_x = *out_y = NULL;
+    if (in_width != w.full_width) {
+        TESS_TRY(taps_build(r, &r->x, in_width, w.full_width, w.x, w.width, interpolation));
+        *out_x = &r->x;
+    }
+    if (in_height != w.full_height) {
+        TESS_TRY(taps_build(r, &r->y, in_height, w.full_height, w.y, w.height, interpolation));
+        *out_y = &r->y;
+    }
+    return TESS_OK;
+}
+
 tess_status tess__resize_window(tess_resizer *r, tess__view in, tess_interpolation interpolation,
                                 tess__window w, uint8_t *out, size_t out_stride)
 {
-    bool along_x = in.width != w.full_width, along_y = in.height != w.full_height;
+    const tess__taps *along_x, *along_y;
     int32_t first = w.y, n_rows = w.height;
+    TESS_TRY(tess__resize_taps(r, in.width, in.height, interpolation, w, &along_x, &along_y));
     if (along_y) {
-        TESS_TRY(taps_build(r, &r->y, in.height, w.full_height, w.y, w.height, interpolation));
-        first = r->y.first[0];
-        n_rows = r->y.first[w.height - 1] + r->y.count[w.height - 1] - first;
+        first = along_y->first[0];
+        n_rows = along_y->first[w.height - 1] + along_y->count[w.height - 1] - first;
     }
     tess__view mid = {in.rgb + (size_t)first * in.stride + 3 * (size_t)w.x, in.stride, w.width,
                       n_rows};
     if (along_x) {
         size_t stride = (3 * (size_t)w.width + 1 + 63) / 64 * 64;
-        TESS_TRY(taps_build(r, &r->x, in.width, w.full_width, w.x, w.width, interpolation));
         TESS_TRY(pass_x(r, in, first, n_rows, stride));
         mid.rgb = r->rows;
         mid.stride = stride;
     }
     if (along_y) {
-        pass_y(&r->y, mid, first, out, out_stride);
+        pass_y(along_y, mid, first, out, out_stride);
     } else {
         copy_rows(mid, out, out_stride);
     }

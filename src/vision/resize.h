@@ -42,6 +42,13 @@ typedef struct tess__taps {
     size_t cap_first, cap_count, cap_k, cap_packed;
 } tess__taps;
 
+/* The tables of both axes for that window, until the resizer's next call; NULL: the axis keeps its
+ * size, and the window's part of it is copied. */
+TESS_MUST_USE tess_status tess__resize_taps(tess_resizer *resizer, int32_t in_width,
+                                            int32_t in_height, tess_interpolation interpolation,
+                                            tess__window window, const tess__taps **out_x,
+                                            const tess__taps **out_y);
+
 enum { TESS__ROWS_AT_ONCE = 4, TESS__ROW_SLACK = 16 };
 
 /* Resizes n_rows (1..4) along x.  A row may be read TESS__ROW_SLACK bytes beyond its last pixel and

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "vision/resize.h"
+#include "vision/transform.h"
 
 typedef struct axis {
     double full;           /* size of the whole resized picture */
@@ -73,28 +73,40 @@ static void fill(uint8_t *out, size_t n_pixels, const uint8_t color[3])
     }
 }
 
-tess_status tess_transform_apply(tess_resizer *resizer, const tess_preprocess *p,
-                                 const tess_picture *in, uint8_t *out)
+tess_status tess__transform_place(const tess_preprocess *p, int32_t width, int32_t height,
+                                  tess__placement *out)
 {
     const double max_side = 1 << 30;
     axis x = {0}, y = {0};
-    if (in->width < 1 || in->height < 1) {
+    if (width < 1 || height < 1) {
         return TESS_FAIL(TESS_INVALID, "expected a picture, found an empty one");
     }
-    size_fns[p->resize_mode](p, in->width, in->height, &x, &y);
+    size_fns[p->resize_mode](p, width, height, &x, &y);
     if (x.full > max_side || y.full > max_side) {
         return TESS_FAIL(TESS_FORMAT, "a picture of %d x %d pixels is too narrow to resize to %d",
-                         in->width, in->height, p->width);
+                         width, height, p->width);
     }
     place(&x, p->width);
     place(&y, p->height);
+    *out = (tess__placement){
+        .window = {(int32_t)x.full, (int32_t)y.full, x.first, y.first, x.n, y.n},
+        .x = x.dst,
+        .y = y.dst,
+    };
+    return TESS_OK;
+}
+
+tess_status tess_transform_apply(tess_resizer *resizer, const tess_preprocess *p,
+                                 const tess_picture *in, uint8_t *out)
+{
+    tess__placement to;
+    TESS_TRY(tess__transform_place(p, in->width, in->height, &to));
     size_t stride = 3 * (size_t)p->width;
-    if (x.n < p->width || y.n < p->height) {
+    if (to.window.width < p->width || to.window.height < p->height) {
         fill(out, (size_t)p->width * (size_t)p->height, p->fill);
     }
-    tess__window shown = {(int32_t)x.full, (int32_t)y.full, x.first, y.first, x.n, y.n};
-    return tess__resize_window(resizer, tess__view_of(in), p->interpolation, shown,
-                               out + (size_t)y.dst * stride + 3 * (size_t)x.dst, stride);
+    return tess__resize_window(resizer, tess__view_of(in), p->interpolation, to.window,
+                               out + (size_t)to.y * stride + 3 * (size_t)to.x, stride);
 }
 
 /* 256 values for each channel: the divisions are done 768 times, not 150,000. */
