@@ -72,7 +72,7 @@ CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
 NVCCFLAGS := -std=c++17 -O3 -lineinfo -gencode arch=compute_90,code=sm_90 \
              -gencode arch=compute_80,code=compute_80 -Xcompiler -fPIC,-Wall,-Wextra -Werror all-warnings
 CUDA_UNITS := $(wildcard src/tensor/*.cu src/tensor/ops/*.cu)
-CUDA_C     := $(addprefix src/tensor/cuda_,device.c matmul.c products.c table.c)
+CUDA_C     := $(addprefix src/tensor/cuda_,device.c matmul.c nearest.c products.c table.c)
 CUDA_OFF   := src/tensor/cuda_none.c
 
 # One operator, one stem: the list of sources is read from the operator table.

@@ -11,6 +11,7 @@
 #ifndef TESSERA_FUSION_H
 #define TESSERA_FUSION_H
 
+#include "tessera/index.h"
 #include "tessera/tensor.h"
 #include "tessera/text.h"
 #include "tessera/vision.h"
@@ -94,6 +95,10 @@ bool tess_model_has_own_texts(const tess_model *m);
 tess_store *tess_model_store(const tess_model *m); /* group "param" */
 /* Where the model computes; to be said before it has computed.  Without it: on the processor. */
 void tess_model_use(tess_model *m, const tess_device *device);
+/* Where a Flat index is searched, exactly as by the processor (docs/index.md); to be said before
+ * any search.  TESS_UNSUPPORTED: an index of another kind; TESS_NOMEM: the card has no room for its
+ * vectors; after both the processor searches. */
+TESS_MUST_USE tess_status tess_index_use(tess_index *ix, const tess_device *device);
 /* On a device with memory of its own: what training has changed there comes into the host's memory
  * (saving a model or an adapter does so itself), or what was loaded here goes there. */
 TESS_MUST_USE tess_status tess_model_fetch(tess_model *m);

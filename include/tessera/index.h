@@ -106,6 +106,22 @@ typedef struct tess_hit {
  * TESS_INVALID: k not in 1..TESS_INDEX_MAX_K, a query that is not finite or has no length. */
 TESS_MUST_USE tess_status tess_index_search(tess_index *ix, const float *queries, int64_t n_queries,
                                             int64_t k, tess_hit *out_hits, int64_t *out_n_hits);
+/* Exact search elsewhere, on a card, in FAISS's place.  `search` is as tess_index_search, but its
+ * queries have unit length; it may be called from several threads. */
+typedef struct tess_index_searcher {
+    tess_status (*search)(void *ctx, const float *queries, int64_t n_queries, int64_t k,
+                          tess_hit *out_hits, int64_t *out_n_hits);
+    void (*free)(void *ctx);
+    void *ctx;
+} tess_index_searcher;
+/* True of an index that FAISS searches exactly too. */
+bool tess_index_is_flat(const tess_index *ix);
+/* The vectors of rows first .. first + n - 1 of such an index, out (n,Z). */
+TESS_MUST_USE tess_status tess_index_vectors(const tess_index *ix, int64_t first, int64_t n,
+                                             float *out);
+/* Gives the index a searcher, which it frees when it is closed or gets another; before any search.
+ * Where `search` answers TESS_NOMEM, FAISS does. */
+void tess_index_set_searcher(tess_index *ix, const tess_index_searcher *s);
 /* The k rows whose captions hold all the words (any language; BM25, higher is better), for a
  * lexical half of a search.  Nothing in `words` is an operator. */
 TESS_MUST_USE tess_status tess_index_match(tess_index *ix, const char *words, int64_t k,

@@ -27,6 +27,8 @@ typedef struct FaissParameterSpace_H tess__faiss_space;
     X(search, "faiss_Index_search", int,                                                           \
       (const tess__faiss_index *ix, int64_t n, const float *x, int64_t k, float *distances,        \
        int64_t *labels))                                                                           \
+    X(reconstruct_n, "faiss_Index_reconstruct_n", int,                                             \
+      (const tess__faiss_index *ix, int64_t first, int64_t n, float *out))                         \
     X(write_index, "faiss_write_index", int, (const tess__faiss_index *ix, FILE *f))               \
     X(read_index, "faiss_read_index", int, (FILE * f, int io_flags, tess__faiss_index **out))      \
     X(free_index, "faiss_Index_free", void, (tess__faiss_index * ix))                              \

@@ -80,6 +80,11 @@ int search(const tess__faiss_index *ix, int64_t n, const float *x, int64_t k, fl
     return guarded([&] { cpp(ix)->search(n, x, k, distances, labels); });
 }
 
+int reconstruct_n(const tess__faiss_index *ix, int64_t first, int64_t n, float *out)
+{
+    return guarded([&] { cpp(ix)->reconstruct_n(first, n, out); });
+}
+
 int write_index(const tess__faiss_index *ix, FILE *f)
 {
     return guarded([&] { faiss::write_index(cpp(ix), f); });
@@ -149,7 +154,7 @@ extern "C" const char tess__faiss_version[] =
     TEXT(FAISS_VERSION_MAJOR) "." TEXT(FAISS_VERSION_MINOR) "." TEXT(FAISS_VERSION_PATCH);
 
 extern "C" const tess__faiss_api tess__faiss_shim = {
-    index_factory, train,      add,        search,        write_index,
-    read_index,    free_index, ntotal,     dimension,     is_trained,
-    metric_type,   space_new,  space_free, set_parameter, last_error,
+    index_factory, train,      add,           search,     reconstruct_n, write_index,
+    read_index,    free_index, ntotal,        dimension,  is_trained,    metric_type,
+    space_new,     space_free, set_parameter, last_error,
 };

@@ -18,6 +18,7 @@ struct tess_index {
     tess__manifest manifest;
     tess__vectors *vectors;
     tess__rows *rows;
+    tess_index_searcher searcher; /* search NULL: FAISS */
 };
 
 static const char *const kind_names[TESS_ROW_KINDS] = {
@@ -76,6 +77,7 @@ void tess_index_close(tess_index *ix)
     if (!ix) {
         return;
     }
+    tess_index_set_searcher(ix, &(tess_index_searcher){0});
     tess__vectors_free(ix->vectors);
     tess__rows_close(ix->rows);
     tess_arena_deinit(&ix->arena);
@@ -87,6 +89,35 @@ static tess_status check_k(int64_t k)
     return k >= 1 && k <= TESS_INDEX_MAX_K ? TESS_OK
                                            : TESS_FAIL(TESS_INVALID, "k is %lld: expected 1 to %d",
                                                        (long long)k, TESS_INDEX_MAX_K);
+}
+
+bool tess_index_is_flat(const tess_index *ix)
+{
+    return strcmp(ix->manifest.factory, "Flat") == 0;
+}
+
+tess_status tess_index_vectors(const tess_index *ix, int64_t first, int64_t n, float *out)
+{
+    return tess__vectors_get(ix->vectors, first, n, out);
+}
+
+void tess_index_set_searcher(tess_index *ix, const tess_index_searcher *s)
+{
+    if (ix->searcher.free) {
+        ix->searcher.free(ix->searcher.ctx);
+    }
+    ix->searcher = *s;
+}
+
+static tess_status search_units(const tess_index *ix, const float *units, int64_t n_queries,
+                                int64_t k, tess_hit *out_hits, int64_t *out_n_hits)
+{
+    const tess_index_searcher *s = &ix->searcher;
+    const tess_status st =
+        s->search ? s->search(s->ctx, units, n_queries, k, out_hits, out_n_hits) : TESS_NOMEM;
+    return st == TESS_NOMEM
+               ? tess__vectors_search(ix->vectors, units, n_queries, k, out_hits, out_n_hits)
+               : st;
 }
 
 tess_status tess_index_search(tess_index *ix, const float *queries, int64_t n_queries, int64_t k,
@@ -106,7 +137,7 @@ tess_status tess_index_search(tess_index *ix, const float *queries, int64_t n_qu
         }
     }
     if (st == TESS_OK) {
-        st = tess__vectors_search(ix->vectors, units, n_queries, k, out_hits, out_n_hits);
+        st = search_units(ix, units, n_queries, k, out_hits, out_n_hits);
     }
     tess_free(units);
     return st;

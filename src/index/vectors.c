@@ -340,3 +340,13 @@ tess_status tess__vectors_search(const tess__vectors *v, const float *queries, i
     tess_free(labels);
     return st;
 }
+
+tess_status tess__vectors_get(const tess__vectors *v, int64_t first, int64_t n, float *out)
+{
+    if (first < 0 || n < 0 || first > v->api->ntotal(v->index) - n) {
+        return TESS_FAIL(TESS_INVALID, "the index has no rows %lld .. %lld", (long long)first,
+                         (long long)(first + n - 1));
+    }
+    return tess__faiss_status(v->api, v->api->reconstruct_n(v->index, first, n, out),
+                              "give vectors back");
+}

@@ -32,6 +32,9 @@ TESS_MUST_USE tess_status tess__vectors_set_search(tess__vectors *v, const char 
 TESS_MUST_USE tess_status tess__vectors_search(const tess__vectors *v, const float *queries,
                                                int64_t n_queries, int64_t k, tess_hit *out_hits,
                                                int64_t *out_n_hits);
+/* Rows first .. first + n - 1, as they were added, into out (n,Z); of a Flat index. */
+TESS_MUST_USE tess_status tess__vectors_get(const tess__vectors *v, int64_t first, int64_t n,
+                                            float *out);
 void tess__vectors_free(tess__vectors *v);
 
 /* Scales x (Z) to unit length into out (Z).  TESS_INVALID when it is not finite or has no length.
