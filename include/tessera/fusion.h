@@ -143,6 +143,12 @@ const char *tess_model_mode(const tess_model *m);
 /* pictures (n,S,S,3) u8 -> out (n,Z) f32 unit rows. */
 TESS_MUST_USE tess_status tess_model_embed_pictures(tess_model *m, const uint8_t *pictures,
                                                     int64_t n, float *out);
+/* The first n places of a batch of decoded pictures, which the device resizes -> the same rows.  A
+ * plan is for all its places: fill them, but for the last batch. */
+TESS_MUST_USE tess_status tess_model_embed_raw(tess_model *m, const tess_raw_pictures *pictures,
+                                               int64_t n, float *out);
+/* Whether to give it decoded pictures: on a device with memory of its own. */
+bool tess_model_resizes(const tess_model *m);
 /* Segments of tokens (offsets (n+1), each at most context_length long) -> out (n,Z) unit rows. */
 TESS_MUST_USE tess_status tess_model_embed_tokens(tess_model *m, const int32_t *tokens,
                                                   const int64_t *offsets, int64_t n, float *out);
@@ -283,6 +289,7 @@ typedef struct tess_trainer_options {
     float muon_momentum, muon_lr; /* muon_lr: its rate as a part of lr */
     bool recompute;
     bool lock_image, lock_text; /* frozen towers get no gradient */
+    bool raw_pictures;          /* pictures come decoded, and the device resizes them */
     tess_distill distill;       /* the text tower alone is run and trained; no pictures */
 } tess_trainer_options;
 typedef struct tess_trainer tess_trainer;
@@ -291,12 +298,13 @@ TESS_MUST_USE tess_status tess_trainer_new(tess_model *m, const tess_trainer_opt
                                            tess_trainer **out);
 void tess_trainer_free(tess_trainer *t);
 typedef struct tess_micro_batch {
-    const uint8_t *pictures;  /* (B,S,S,3) */
-    int64_t n_tokens;         /* N */
-    const int32_t *tokens;    /* (N) */
-    const int32_t *positions; /* (N) */
-    const int32_t *offsets;   /* (K*B+1), slot-major: segment k*B+b */
-    const float *teacher;     /* (B,Z) unit rows; distillation alone */
+    const uint8_t *pictures;      /* (B,S,S,3) */
+    const tess_raw_pictures *raw; /* in their place, with raw_pictures: B places */
+    int64_t n_tokens;             /* N */
+    const int32_t *tokens;        /* (N) */
+    const int32_t *positions;     /* (N) */
+    const int32_t *offsets;       /* (K*B+1), slot-major: segment k*B+b */
+    const float *teacher;         /* (B,Z) unit rows; distillation alone */
 } tess_micro_batch;
 /* Forward, backward, accumulate.  *out_loss is the batch's (not divided by accumulate). */
 TESS_MUST_USE tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b,

@@ -115,20 +115,34 @@ static tess_status check_vectors(const tess_model *m, const float *x, int64_t n)
 
 /* ---- pictures ------------------------------------------------------------------------------ */
 
-static tess_status picture_plan(tess_model *m, int64_t n, tess_embed_plan **out)
+static tess_status picture_plan(tess_model *m, int64_t n, bool raw, tess_embed_plan **out)
 {
-    tess_embed_plan *p = *out = find_plan(m, m->picture_plans, 0, n);
+    tess_embed_plan *p = *out = find_plan(m, m->picture_plans, raw ? -1 : 0, n);
     if (p->plan) {
         return TESS_OK;
     }
-    int64_t s = m->config.vision.image_size;
+    const int64_t s = m->config.vision.image_size;
     p->graph = tess_graph_new();
     if (!p->graph) {
         return TESS_NOMEM;
     }
-    tess_value pictures = tess_input(p->graph, "pictures", TESS_U8, TESS_SHAPE_OF(n, s, s, 3));
+    const tess_vit_pictures pictures =
+        raw ? (tess_vit_pictures){.raw = tess__raw_inputs(p->graph, n, (int32_t)s)}
+            : tess__finished_pictures(p->graph, n, s);
     p->out = tess__picture_tower(p->graph, m, pictures, false);
     return finish_plan(m, p);
+}
+
+/* Runs what is bound; the first n rows to out. */
+static tess_status run_plan(tess_model *m, tess_embed_plan *p, int64_t n, float *out)
+{
+    TESS_TRY(tess_plan_run(p->plan));
+    const float *x = tess_plan_output(p->plan, p->out);
+    if (!x) {
+        return TESS_DEVICE;
+    }
+    memcpy(out, x, (size_t)(n * m->config.embed_dim) * sizeof *out);
+    return m->packs ? check_vectors(m, out, n) : TESS_OK;
 }
 
 static tess_status run_pictures(tess_model *m, const uint8_t *pictures, int64_t n, float *out)
@@ -139,15 +153,9 @@ static tess_status run_pictures(tess_model *m, const uint8_t *pictures, int64_t 
     memcpy(m->pixels, pictures, (size_t)n * one);
     memset(m->pixels + (size_t)n * one, 0, (size_t)(rounded - n) * one);
     tess_embed_plan *p;
-    TESS_TRY(picture_plan(m, rounded, &p));
+    TESS_TRY(picture_plan(m, rounded, false, &p));
     TESS_TRY(tess_plan_bind(p->plan, "pictures", m->pixels));
-    TESS_TRY(tess_plan_run(p->plan));
-    const float *x = tess_plan_output(p->plan, p->out);
-    if (!x) {
-        return TESS_DEVICE;
-    }
-    memcpy(out, x, (size_t)(n * m->config.embed_dim) * sizeof *out);
-    return m->packs ? check_vectors(m, out, n) : TESS_OK;
+    return run_plan(m, p, n, out);
 }
 
 static tess_status need_image_tower(const tess_model *m)
@@ -170,19 +178,57 @@ tess_status tess_model_embed_pictures(tess_model *m, const uint8_t *pictures, in
     return TESS_OK;
 }
 
-tess_status tess_model_embed_picture(tess_model *m, tess_bytes encoded, float *out)
+tess_status tess_model_embed_raw(tess_model *m, const tess_raw_pictures *pictures, int64_t n,
+                                 float *out)
 {
     TESS_TRY(need_image_tower(m));
+    const tess_raw_memory r = tess_raw_pictures_get(pictures);
+    if (r.size != m->config.vision.image_size || n < 0 || n > r.n) {
+        return TESS_FAIL(TESS_INVALID,
+                         "%lld of %lld decoded pictures for %d pixels were given to a model for "
+                         "%lld pixels",
+                         (long long)n, (long long)r.n, r.size,
+                         (long long)m->config.vision.image_size);
+    }
+    if (n == 0) {
+        return TESS_OK;
+    }
+    tess_embed_plan *p;
+    TESS_TRY(picture_plan(m, r.n, true, &p));
+    TESS_TRY(tess__raw_bind(p->plan, pictures));
+    return run_plan(m, p, n, out);
+}
+
+/* The decoded picture, resized by the device. */
+static tess_status embed_decoded(tess_model *m, float *out)
+{
+    const tess_raw_view view = {.preprocess = &m->config.preprocess};
+    if (!m->raw) {
+        TESS_TRY(tess_raw_pictures_new(1, (int32_t)m->config.vision.image_size, &m->raw));
+    }
+    tess_raw_pictures_clear(m->raw);
+    TESS_TRY(tess_raw_pictures_set(m->raw, 0, m->resizer, &view, &m->picture));
+    return tess_model_embed_raw(m, m->raw, 1, out);
+}
+
+static tess_status embed_resized(tess_model *m, float *out)
+{
     size_t side = (size_t)m->config.vision.image_size;
     uint8_t *pixels = tess_alloc_array(side * side, 3);
     if (!pixels) {
         return TESS_NOMEM;
     }
-    tess_status st = tess_picture_decode(encoded.data, encoded.n_bytes, NULL, &m->picture);
-    st = st ? st : tess_transform_apply(m->resizer, &m->config.preprocess, &m->picture, pixels);
+    tess_status st = tess_transform_apply(m->resizer, &m->config.preprocess, &m->picture, pixels);
     st = st ? st : tess_model_embed_pictures(m, pixels, 1, out);
     tess_free(pixels);
     return st;
+}
+
+tess_status tess_model_embed_picture(tess_model *m, tess_bytes encoded, float *out)
+{
+    TESS_TRY(need_image_tower(m));
+    TESS_TRY(tess_picture_decode(encoded.data, encoded.n_bytes, NULL, &m->picture));
+    return tess_model_resizes(m) ? embed_decoded(m, out) : embed_resized(m, out);
 }
 
 /* ---- texts --------------------------------------------------------------------------------- */

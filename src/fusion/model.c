@@ -18,7 +18,7 @@
 
 /* ---- parameters ---------------------------------------------------------------------------- */
 
-tess_value tess__picture_tower(tess_graph *g, const tess_model *m, tess_value pictures,
+tess_value tess__picture_tower(tess_graph *g, const tess_model *m, tess_vit_pictures pictures,
                                bool recompute)
 {
     const tess_model_config *c = &m->config;
@@ -26,6 +26,7 @@ tess_value tess__picture_tower(tess_graph *g, const tess_model *m, tess_value pi
     for (int i = 0; i < 3; i++) {
         o.mean[i] = (float)c->preprocess.mean[i];
         o.std[i] = (float)c->preprocess.std[i];
+        o.fill[i] = c->preprocess.fill[i];
     }
     tess__lora_apply(g, m);
     tess_scope_push(g, "visual");
@@ -47,8 +48,7 @@ void tess__model_leaves(tess_graph *g, const tess_model *m)
     const tess_model_config *c = &m->config;
     int64_t s = c->vision.image_size;
     if (!c->sentence) {
-        tess__picture_tower(g, m, tess_input(g, "pictures", TESS_U8, TESS_SHAPE_OF(1, s, s, 3)),
-                            false);
+        tess__picture_tower(g, m, tess__finished_pictures(g, 1, s), false);
     }
     tess__caption_tower(g, m,
                         (tess_text_input){
@@ -188,6 +188,7 @@ void tess_model_free(tess_model *m)
     tess_tensors_free(m->mapped);
     tess_tokenizer_close(m->tokenizer);
     tess_resizer_free(m->resizer);
+    tess_raw_pictures_free(m->raw);
     tess_picture_deinit(&m->picture);
     tess_ids_deinit(&m->ids);
     tess__layout_types_deinit(&m->types);
@@ -557,6 +558,11 @@ bool tess_model_has_own_texts(const tess_model *m)
 void tess_model_use(tess_model *m, const tess_device *device)
 {
     m->device = device;
+}
+
+bool tess_model_resizes(const tess_model *m)
+{
+    return tess__model_device(m) != tess_device_cpu();
 }
 
 const tess_device *tess__model_device(const tess_model *m)

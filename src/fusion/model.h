@@ -10,7 +10,7 @@ typedef struct tess_embed_plan {
     tess_graph *graph;
     tess_plan *plan;
     tess_value out;
-    int64_t rows, segments; /* token rows and segments, or 0 and pictures */
+    int64_t rows, segments; /* token rows and segments; 0 and pictures; -1 and decoded pictures */
     int64_t last_used;
 } tess_embed_plan;
 
@@ -41,13 +41,14 @@ struct tess_model {
     size_t cap_pixels;
     tess_resizer *resizer;
     tess_picture picture;
+    tess_raw_pictures *raw; /* of one place, for single pictures; NULL until the first */
     tess_ids ids;
     tess_layout_types types; /* of the file that another program's model came from */
     const char *prompt;      /* stands before every text; NULL: none */
 };
 
 /* The towers' graphs: unit rows f32. */
-tess_value tess__picture_tower(tess_graph *g, const tess_model *m, tess_value pictures,
+tess_value tess__picture_tower(tess_graph *g, const tess_model *m, tess_vit_pictures pictures,
                                bool recompute);
 tess_value tess__caption_tower(tess_graph *g, const tess_model *m, tess_text_input in,
                                bool recompute);

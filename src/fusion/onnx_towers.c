@@ -60,8 +60,7 @@ static tess_status save_pictures(tess_graph *g, const tess_model *m, const tess_
 {
     const tess_onnx_names *n = &names[o->naming];
     const int64_t s = m->config.vision.image_size;
-    const tess_value pictures =
-        tess_input(g, "pictures", TESS_U8, TESS_SHAPE_OF(TESS_ONNX_BATCH, s, s, 3));
+    const tess_vit_pictures pictures = tess__finished_pictures(g, TESS_ONNX_BATCH, s);
     const tess_value z = tess__picture_tower(g, m, pictures, false);
     const tess_onnx_dim dims[] = {batch_dim(o), {.size = 3}, {.size = s}, {.size = s}};
     tess_onnx *w = tess__onnx_new(g, m->store, options(o));
@@ -71,7 +70,7 @@ static tess_status save_pictures(tess_graph *g, const tess_model *m, const tess_
     w->scope = "pictures";
     const char *in = tess__onnx_input(w, n->picture_in, TESS_ONNX_FLOAT, dims, TESS_COUNT(dims));
     tess__onnx_bind_batch(w, in);
-    tess__onnx_bind(w, pictures, o->half ? tess__onnx_cast(w, in, TESS_ONNX_FLOAT16) : in,
+    tess__onnx_bind(w, pictures.finished, o->half ? tess__onnx_cast(w, in, TESS_ONNX_FLOAT16) : in,
                     TESS_ONNX_FLOAT);
     const tess_status st = finish(w, z, m, o, n->picture_out, path);
     tess__onnx_free(w);

@@ -148,9 +148,7 @@ static tess_status build_lowered(tess_model *m, tess_graph *towers[2])
     tess_graph *g = towers[1];
     tess_value out[2] = {0, 0};
     if (has_image) {
-        out[0] = tess__picture_tower(
-            towers[0], m, tess_input(towers[0], "pictures", TESS_U8, TESS_SHAPE_OF(1, s, s, 3)),
-            false);
+        out[0] = tess__picture_tower(towers[0], m, tess__finished_pictures(towers[0], 1, s), false);
     }
     out[1] = tess__caption_tower(
         g, m,

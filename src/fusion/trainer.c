@@ -148,17 +148,25 @@ static tess_status add_gradients(tess_graph *g, const tess_trainer *t, tess_valu
     return st ? st : tess_graph_check(g);
 }
 
+static tess_value image_tower(tess_graph *g, const tess_trainer *t)
+{
+    const int64_t s = t->model->config.vision.image_size;
+    const tess_vit_pictures pictures =
+        t->o.raw_pictures ? (tess_vit_pictures){.raw = tess__raw_inputs(g, t->o.batch, (int32_t)s)}
+                          : tess__finished_pictures(g, t->o.batch, s);
+    return tess__picture_tower(g, t->model, pictures, t->o.recompute);
+}
+
 static tess_status build_graph(const tess_trainer *t, int64_t rows, tess_graph *g, tess_value *loss)
 {
     const tess_model *m = t->model;
-    int64_t b = t->o.batch, k = t->o.captions_per_image, s = m->config.vision.image_size;
-    tess_value pictures = tess_input(g, "pictures", TESS_U8, TESS_SHAPE_OF(b, s, s, 3));
+    int64_t b = t->o.batch, k = t->o.captions_per_image;
     tess_text_input in = {
         .tokens = tess_input(g, "tokens", TESS_I32, TESS_SHAPE_OF(rows)),
         .positions = tess_input(g, "positions", TESS_I32, TESS_SHAPE_OF(rows)),
         .offsets = tess_input(g, "offsets", TESS_I32, TESS_SHAPE_OF(k * b + 1)),
     };
-    tess_value image = uses_pictures(t) ? tess__picture_tower(g, m, pictures, t->o.recompute) : 0;
+    tess_value image = uses_pictures(t) ? image_tower(g, t) : 0;
     tess_value text = tess__caption_tower(g, m, in, t->o.recompute);
     if (image) {
         TESS_SHAPE(g, image, b, m->config.embed_dim);
@@ -484,6 +492,23 @@ static tess_status copy_tokens(tess_trainer *t, const tess_micro_batch *b, int64
     return TESS_OK;
 }
 
+static tess_status bind_pictures(const tess_trainer *t, const tess_micro_batch *b, tess_plan *plan)
+{
+    if (!t->o.raw_pictures) {
+        return tess_plan_bind(plan, "pictures", b->pictures);
+    }
+    const tess_raw_memory r = tess_raw_pictures_get(b->raw);
+    if (r.n != t->o.batch || r.size != t->model->config.vision.image_size) {
+        return TESS_FAIL(
+            TESS_INVALID,
+            "a batch of %lld decoded pictures for %d pixels was given to a trainer for "
+            "%lld for %lld pixels",
+            (long long)r.n, r.size, (long long)t->o.batch,
+            (long long)t->model->config.vision.image_size);
+    }
+    return tess__raw_bind(plan, b->raw);
+}
+
 /* The teacher's vectors, once for each slot of captions. */
 static tess_status bind_teacher(tess_trainer *t, const tess_micro_batch *b, tess_plan *plan)
 {
@@ -502,9 +527,7 @@ tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b, 
     step_plan *p;
     TESS_TRY(find_step(t, rows, &p));
     TESS_TRY(copy_tokens(t, b, rows));
-    if (uses_pictures(t)) {
-        TESS_TRY(tess_plan_bind(p->plan, "pictures", b->pictures));
-    }
+    TESS_TRY(uses_pictures(t) ? bind_pictures(t, b, p->plan) : TESS_OK);
     TESS_TRY(t->o.distill ? bind_teacher(t, b, p->plan) : TESS_OK);
     TESS_TRY(tess_plan_bind(p->plan, "tokens", t->tokens));
     TESS_TRY(tess_plan_bind(p->plan, "positions", t->positions));

@@ -189,16 +189,43 @@ static tess_value pool(tess_graph *g, const tess_vit_config *c, tess_value x, te
     return tess_pool(g, x, 0, pool_is(c, "tok") ? TESS_POOL_FIRST : mean);
 }
 
-/* pictures (B,S,S,3) u8 -> patches with positions (B,P,C), class token first where there is one. */
-static tess_value embed(tess_graph *g, const tess_vit_config *c, tess_value pictures,
+tess_vit_pictures tess__finished_pictures(tess_graph *g, int64_t n, int64_t size)
+{
+    return (tess_vit_pictures){
+        .finished = tess_input(g, "pictures", TESS_U8, TESS_SHAPE_OF(n, size, size, 3))};
+}
+
+/* Rows of normalised pixels (B*P,3*p*p), and B. */
+static tess_value patches(tess_graph *g, const tess_vit_config *c, tess_vit_pictures in,
+                          const tess_vit_options *o, int64_t *out_batch)
+{
+    const float *mean = o->mean, *std = o->std;
+    if (in.finished) {
+        *out_batch = tess_value_shape(g, in.finished).dim[0];
+        TESS_SHAPE(g, in.finished, *out_batch, c->image_size, c->image_size, 3);
+        return tess_patchify(g, in.finished,
+                             (tess_patchify_options){.patch = c->patch_size,
+                                                     .mean = {mean[0], mean[1], mean[2]},
+                                                     .std = {std[0], std[1], std[2]},
+                                                     .dtype = o->dtype});
+    }
+    *out_batch = tess_value_shape(g, in.raw.places).dim[0];
+    return tess_resize_patches(
+        g, in.raw.bytes, in.raw.places, in.raw.taps,
+        (tess_resize_patches_options){.size = c->image_size,
+                                      .patch = c->patch_size,
+                                      .mean = {mean[0], mean[1], mean[2]},
+                                      .std = {std[0], std[1], std[2]},
+                                      .fill = {o->fill[0], o->fill[1], o->fill[2]},
+                                      .dtype = o->dtype});
+}
+
+/* Patches with positions (B,P,C), class token first where there is one. */
+static tess_value embed(tess_graph *g, const tess_vit_config *c, tess_vit_pictures pictures,
                         const tess_vit_options *o)
 {
-    int64_t side = c->image_size / c->patch_size, p = c->patch_size;
-    int64_t batch = tess_value_shape(g, pictures).dim[0];
-    tess_patchify_options po = {.patch = p, .dtype = o->dtype};
-    memcpy(po.mean, o->mean, sizeof po.mean);
-    memcpy(po.std, o->std, sizeof po.std);
-    tess_value x = tess_patchify(g, pictures, po);
+    int64_t side = c->image_size / c->patch_size, p = c->patch_size, batch = 0;
+    tess_value x = patches(g, c, pictures, o, &batch);
     tess_value w = tess__weight(g, "conv1.weight", TESS_SHAPE_OF(c->width, 3, p, p), o->dtype);
     w = tess_reshape(g, w, TESS_SHAPE_OF(c->width, 3 * p * p));
     tess_value bias = 0;
@@ -218,7 +245,7 @@ static tess_value embed(tess_graph *g, const tess_vit_config *c, tess_value pict
         tess_state(g, "param", "positional_embedding", TESS_F32, TESS_SHAPE_OF(tokens, c->width)));
 }
 
-tess_value tess__vit(tess_graph *g, const tess_vit_config *c, tess_value pictures,
+tess_value tess__vit(tess_graph *g, const tess_vit_config *c, tess_vit_pictures pictures,
                      const tess_vit_options *o)
 {
     tess_unary_kind act = TESS_GELU;
@@ -227,7 +254,6 @@ tess_value tess__vit(tess_graph *g, const tess_vit_config *c, tess_value picture
         tess__graph_fail(g, st);
         return 0;
     }
-    TESS_SHAPE(g, pictures, tess_value_shape(g, pictures).dim[0], c->image_size, c->image_size, 3);
     tess_value x = embed(g, c, pictures, o);
     float eps = (float)c->eps;
     x = c->no_ln_pre ? x : tess__layernorm(g, "ln_pre", x, eps);

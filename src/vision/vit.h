@@ -3,7 +3,7 @@
 #ifndef TESSERA_VISION_VIT_H
 #define TESSERA_VISION_VIT_H
 
-#include "tessera/tensor.h"
+#include "vision/raw_pictures.h"
 
 /* OpenCLIP's vision_cfg; the keys that this build knows.  Zeroed fields are not valid: start from
  * tess__vit_default. */
@@ -30,17 +30,27 @@ TESS_MUST_USE tess_status tess__vit_config_read(const tess_json *obj, const char
 TESS_MUST_USE tess_status tess__vit_config_check(const tess_vit_config *c, const char *name);
 void tess__vit_config_write(const tess_vit_config *c, tess_json_writer *w);
 
-/* pictures (B,S,S,3) u8 -> (B,embed_dim) in dtype, not normalised.  `image_size` may differ from
- * the config's only where the caller gives matching pictures; the positional embedding is for the
- * config's.  Parameters appear under the current scope ("visual"). */
+/* What the tower looks at: pictures (B,S,S,3) u8, or where `finished` is 0 decoded ones, which the
+ * device resizes. */
+typedef struct tess_vit_pictures {
+    tess_value finished;
+    tess_raw_inputs raw;
+} tess_vit_pictures;
+/* The input "pictures" (n,size,size,3). */
+tess_vit_pictures tess__finished_pictures(tess_graph *g, int64_t n, int64_t size);
+
+/* pictures -> (B,embed_dim) in dtype, not normalised.  `image_size` may differ from the config's
+ * only where the caller gives matching pictures; the positional embedding is for the config's.
+ * Parameters appear under the current scope ("visual"). */
 typedef struct tess_vit_options {
     int64_t embed_dim;
     float mean[3], std[3];
+    uint8_t fill[3]; /* of decoded pictures, where nothing lands */
     tess_dtype dtype;
     bool recompute;
 } tess_vit_options;
 int64_t tess__vit_hidden(const tess_vit_config *c);
-tess_value tess__vit(tess_graph *g, const tess_vit_config *c, tess_value pictures,
+tess_value tess__vit(tess_graph *g, const tess_vit_config *c, tess_vit_pictures pictures,
                      const tess_vit_options *o);
 
 #endif

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Pictures resized on a CUDA device, beside the processor's transform: patches equal to the byte,
  * for pictures of every kind of size, every way of resizing and the views of training; tables that
- * lead elsewhere are filled. */
+ * lead elsewhere are filled.  Then a model that embeds them and is trained on them, beside itself
+ * with the same pictures finished. */
 #include "vision/raw_fixture.h"
+
+#include "fusion/decoded_fixture.h"
 
 static const tess_device *card(void)
 {
@@ -54,12 +57,27 @@ static void check_hostile(void **state)
     raw_spoil(card(), is_filled, NULL);
 }
 
+static void check_embedding(void **state)
+{
+    (void)state;
+    decoded_check_embedding(card());
+}
+
+static void check_training(void **state)
+{
+    (void)state;
+    fixture_batch batch;
+    fixture_open(&batch);
+    decoded_check_training(card(), &batch);
+    tess_tensors_free(batch.file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(check_f32),
-        cmocka_unit_test(check_bf16),
-        cmocka_unit_test(check_hostile),
+        cmocka_unit_test(check_f32),      cmocka_unit_test(check_bf16),
+        cmocka_unit_test(check_hostile),  cmocka_unit_test(check_embedding),
+        cmocka_unit_test(check_training),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
