@@ -174,9 +174,9 @@ $(BUILD)/emulated/%.cpp.o: tests/cuda/%.cpp Makefile
 $(BUILD)/emulated/%.cu.o: tests/cuda/%.cu Makefile
 	@mkdir -p $(@D)
 	$(CXX) -x c++ $(CXXFLAGS) -Itests/cuda -c $< -o $@
-$(BUILD)/tests/cuda/%: tests/cuda/%.c $(EMULATED) $(call archives,fusion) Makefile
+$(BUILD)/tests/cuda/%: tests/cuda/%.c $(EMULATED) $(call archives,train) Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -Itests -Itests/cuda $(LDFLAGS) -o $@ $< $(EMULATED) -Wl,--start-group $(call archives,fusion) -Wl,--end-group $(call libs,fusion) -lcmocka -lstdc++ -lm
+	$(CC) $(CFLAGS) -Itests -Itests/cuda $(LDFLAGS) -o $@ $< $(EMULATED) -Wl,--start-group $(call archives,train) -Wl,--end-group $(call libs,train) -lcmocka -lstdc++ -lm
 
 ALL_TESTS := $(foreach f,$(if $(FLOOR),$(FLOOR),$(FLOORS)),$(TESTS_$f)) $(if $(filter cuda,$(or $(FLOOR),cuda)),$(TESTS_CUDA))
 
@@ -186,9 +186,9 @@ test: tests
 
 # The same tests on a real card, with the archive's own kernels; script/gpu runs them.
 GPU_TESTS := $(patsubst tests/cuda/%.c,$(BUILD)/gpu-tests/%,$(wildcard tests/cuda/test_*.c))
-$(BUILD)/gpu-tests/%: tests/cuda/%.c $(call archives,fusion) Makefile
+$(BUILD)/gpu-tests/%: tests/cuda/%.c $(call archives,train) Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -DTESS_REAL_CARD -Itests $(LDFLAGS) -o $@ $< -Wl,--start-group $(call archives,fusion) -Wl,--end-group $(call libs,fusion) -lcmocka -lm
+	$(CC) $(CFLAGS) -DTESS_REAL_CARD -Itests $(LDFLAGS) -o $@ $< -Wl,--start-group $(call archives,train) -Wl,--end-group $(call libs,train) -lcmocka -lm
 gpu-tests: $(GPU_TESTS)
 
 # Fuzz targets: tests/fuzz/fuzz_<floor>_<name>.c, each linked with its floor's archives.

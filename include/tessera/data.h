@@ -83,6 +83,10 @@ typedef struct tess_hooks {
     /* One augmented view to out (size,size,3) u8.  NULL: resize. */
     tess_status (*view)(void *ctx, void *scratch, const tess_picture *in, tess_view_key key,
                         int64_t size, uint8_t *out);
+    /* Either of them, to a place of a batch of decoded pictures, whose size it becomes; key NULL:
+     * without chance.  NULL: not offered. */
+    tess_status (*raw)(void *ctx, void *scratch, const tess_picture *in, const tess_view_key *key,
+                       tess_raw_pictures *out, int64_t place);
     /* Judges one caption (well-formed UTF-8, not empty): mojibake and the like.  NULL: all good. */
     void (*check)(void *ctx, const char *text, size_t n_bytes, tess_bad *out_bad);
     /* Cleans and tokenizes: at most max_tokens ids to out_ids, special tokens included.  0 ids: the
@@ -264,6 +268,7 @@ typedef struct tess_loader_options {
     int64_t size;               /* S, side of the pictures delivered */
     int64_t captions_per_image; /* K; 0: pictures only */
     bool captions_only;         /* no pictures: S and the hooks for them are not needed */
+    bool raw;                   /* pictures as they were decoded, for a device that resizes them */
     /* Slot 0 gets a caption in this language, whose text comes along, and the other slots captions
      * in other ones; a sample without one is bad.  NULL: all slots are drawn alike. */
     const char *source_language;
@@ -290,18 +295,19 @@ typedef struct tess_loader_options {
 typedef struct tess_batch {
     int64_t counter; /* before this batch; the next one's is counter + B */
     int64_t epoch;
-    int64_t n_pictures;       /* B' */
-    const uint8_t *pictures;  /* (B',S,S,3) u8 */
-    const int64_t *samples;   /* (B') index in the data set, replacements in place */
-    const uint64_t *ids;      /* (B') */
-    const bool *ok;           /* (B') */
-    int64_t n_captions;       /* K */
-    int64_t n_tokens;         /* N */
-    const int32_t *tokens;    /* (N) */
-    const int32_t *positions; /* (N) place within its caption, from 0 */
-    const int32_t *offsets;   /* (K*B'+1) segment s is [offsets[s], offsets[s+1]) */
-    const int32_t *languages; /* (K*B') */
-    char *const *sources;     /* (B') texts of slot 0, where a source language was asked for */
+    int64_t n_pictures;           /* B' */
+    const uint8_t *pictures;      /* (B',S,S,3) u8; NULL where raw is set */
+    const tess_raw_pictures *raw; /* as many places as a full batch; NULL unless asked for */
+    const int64_t *samples;       /* (B') index in the data set, replacements in place */
+    const uint64_t *ids;          /* (B') */
+    const bool *ok;               /* (B') */
+    int64_t n_captions;           /* K */
+    int64_t n_tokens;             /* N */
+    const int32_t *tokens;        /* (N) */
+    const int32_t *positions;     /* (N) place within its caption, from 0 */
+    const int32_t *offsets;       /* (K*B'+1) segment s is [offsets[s], offsets[s+1]) */
+    const int32_t *languages;     /* (K*B') */
+    char *const *sources;         /* (B') texts of slot 0, where a source language was asked for */
 } tess_batch;
 
 typedef struct tess_loader_stats {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Embedding a whole corpus: the loader in its evaluation order, the model, and one visit a picture.
  */
-#include "tessera/train.h"
+#include "train/eval_pictures.h"
 
 #include <string.h>
 
@@ -38,6 +38,7 @@ static tess_status open_corpus(corpus *c)
     tess_loader_options l = {.hooks = c->hooks,
                              .batch = n < BATCH ? n : BATCH,
                              .size = tess_model_image_size(c->model),
+                             .raw = tess_model_resizes(c->model),
                              .n_ranks = 1,
                              .workers = c->o->workers,
                              .max_bad_rate = 1,
@@ -71,7 +72,7 @@ static tess_status run(corpus *c)
         if (tess_cancelled) {
             return TESS_FAIL(TESS_CANCELLED, "stopped after %lld pictures", (long long)b->counter);
         }
-        TESS_TRY(tess_model_embed_pictures(c->model, b->pictures, b->n_pictures, c->vectors));
+        TESS_TRY(tess__embed_batch(c->model, b, c->vectors));
         TESS_TRY(visit_batch(c, b));
         if (c->o->on_progress) {
             c->o->on_progress(c->ctx, b->counter + b->n_pictures, tess_dataset_size(c->data));

@@ -4,6 +4,12 @@
 
 #define BATCH 256
 
+tess_status tess__embed_batch(tess_model *m, const tess_batch *b, float *out)
+{
+    return b->raw ? tess_model_embed_raw(m, b->raw, b->n_pictures, out)
+                  : tess_model_embed_pictures(m, b->pictures, b->n_pictures, out);
+}
+
 tess_status tess__eval_pictures(tess_model *m, const tess_dataset *ds, const tess_hooks *hooks,
                                 int workers,
                                 void (*on_progress)(void *ctx, int64_t n_done, int64_t n_total),
@@ -14,6 +20,7 @@ tess_status tess__eval_pictures(tess_model *m, const tess_dataset *ds, const tes
     tess_loader_options l = {.hooks = *hooks,
                              .batch = n < BATCH ? n : BATCH,
                              .size = tess_model_image_size(m),
+                             .raw = tess_model_resizes(m),
                              .n_ranks = 1,
                              .workers = workers,
                              .max_bad_rate = 1,
@@ -25,8 +32,7 @@ tess_status tess__eval_pictures(tess_model *m, const tess_dataset *ds, const tes
         for (int64_t i = 0; i < b->n_pictures; i++) {
             out_ok[b->counter + i] = b->ok[i];
         }
-        st = tess_model_embed_pictures(m, b->pictures, b->n_pictures,
-                                       out_pictures + b->counter * dim);
+        st = tess__embed_batch(m, b, out_pictures + b->counter * dim);
         if (st == TESS_OK && on_progress) {
             on_progress(ctx, b->counter + b->n_pictures, n);
         }

@@ -5,6 +5,9 @@
 
 #include "tessera/train.h"
 
+/* The batch's pictures, finished or decoded -> out (B',Z) unit rows. */
+TESS_MUST_USE tess_status tess__embed_batch(tess_model *m, const tess_batch *b, float *out);
+
 /* pictures (n,Z) and ok (n): whether it was decoded; the row of one that was not means nothing.
  * `bad` gains what was wrong, by name.  `on_progress` and `bad` may be NULL. */
 TESS_MUST_USE tess_status

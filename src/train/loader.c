@@ -127,7 +127,7 @@ static tess_status check_options(const tess_loader_options *o, int64_t n_samples
                          "smaller --batch-size",
                          (long long)o->batch, (long long)n_samples);
     }
-    const bool pictures = o->hooks.decode && o->hooks.resize;
+    const bool pictures = o->hooks.decode && o->hooks.resize && (!o->raw || o->hooks.raw);
     if ((!pictures && !o->captions_only) || (o->captions_per_image > 0 && !o->hooks.tokenize)) {
         return TESS_FAIL(TESS_INVALID, "loader: decode, resize and tokenize hooks are required");
     }

@@ -33,7 +33,8 @@ typedef struct tess__tray {
     int64_t step, n_slots; /* n_slots: this rank's pictures in it */
     int64_t next_slot, n_left;
     tess_batch batch;
-    uint8_t *pictures;
+    uint8_t *pictures;      /* or: */
+    tess_raw_pictures *raw; /* (n_local) places */
     int64_t *samples;
     uint64_t *ids;
     bool *ok;

@@ -184,6 +184,10 @@ static tess_status fill_view(job *j, const tess_picture *picture)
 {
     const tess_loader_options *o = &j->w->loader->options;
     size_t n_bytes = (size_t)o->size * (size_t)o->size * 3;
+    if (o->raw) {
+        return o->hooks.raw(o->hooks.ctx, j->w->scratch, picture, o->evaluation ? NULL : &j->key,
+                            j->t->raw, j->slot);
+    }
     uint8_t *out = j->t->pictures + (size_t)j->slot * n_bytes;
     if (o->hooks.view && !o->evaluation) {
         return o->hooks.view(o->hooks.ctx, j->w->scratch, picture, j->key, o->size, out);
@@ -301,12 +305,15 @@ static tess_status note(job *j, int64_t attempt)
     return st;
 }
 
-/* An evaluation slot keeps its sample; a bad one is black and without captions. */
+/* An evaluation slot keeps its sample; a bad one is black (an empty place of decoded pictures) and
+ * without captions. */
 static void blank(job *j)
 {
     const tess_loader_options *o = &j->w->loader->options;
     size_t n_bytes = (size_t)o->size * (size_t)o->size * 3;
-    memset(j->t->pictures + (size_t)j->slot * n_bytes, 0, n_bytes);
+    if (!o->raw) {
+        memset(j->t->pictures + (size_t)j->slot * n_bytes, 0, n_bytes);
+    }
     for (int64_t k = 0; k < o->captions_per_image; k++) {
         j->t->n_rows[j->slot * o->captions_per_image + k] = 0;
         j->t->row_languages[j->slot * o->captions_per_image + k] = 0;

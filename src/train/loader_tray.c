@@ -14,7 +14,11 @@ tess_status tess__tray_init(tess__tray *t, const tess_loader *l)
                          "%zu captions a batch of up to %lld tokens: more than 2^31 tokens", n_rows,
                          (long long)o->max_tokens);
     }
-    t->pictures = tess_alloc_array(n, side * side * 3);
+    if (o->raw) {
+        TESS_TRY(tess_raw_pictures_new(l->n_local, (int32_t)side, &t->raw));
+    } else {
+        t->pictures = tess_alloc_array(n, side * side * 3);
+    }
     t->samples = tess_alloc_array(n, sizeof *t->samples);
     t->ids = tess_alloc_array(n, sizeof *t->ids);
     t->ok = tess_alloc_array(n, sizeof *t->ok);
@@ -27,8 +31,9 @@ tess_status tess__tray_init(tess__tray *t, const tess_loader *l)
     t->offsets = tess_alloc_array(n_rows + 1, sizeof *t->offsets);
     t->sources = tess_alloc_array(n, sizeof *t->sources);
     t->n_sources = l->n_local;
-    bool ok = t->pictures && t->samples && t->ids && t->ok && t->tokens && t->positions &&
-              t->rows && t->n_rows && t->row_languages && t->languages && t->offsets && t->sources;
+    bool ok = (t->pictures || t->raw) && t->samples && t->ids && t->ok && t->tokens &&
+              t->positions && t->rows && t->n_rows && t->row_languages && t->languages &&
+              t->offsets && t->sources;
     return ok ? TESS_OK : TESS_NOMEM;
 }
 
@@ -48,6 +53,7 @@ void tess__tray_deinit(tess__tray *t)
     clear_events(t);
     tess_free(t->events);
     tess_free(t->pictures);
+    tess_raw_pictures_free(t->raw);
     tess_free(t->samples);
     tess_free(t->ids);
     tess_free(t->ok);
@@ -72,6 +78,9 @@ void tess__tray_start(tess__tray *t, const tess_loader *l, int64_t step)
         n_slots = left < 0 ? 0 : left < n_slots ? left : n_slots;
     }
     clear_events(t);
+    if (t->raw) {
+        tess_raw_pictures_clear(t->raw);
+    }
     t->state = TESS__TRAY_FILLING;
     t->step = step;
     t->n_slots = t->n_left = n_slots;
@@ -81,6 +90,7 @@ void tess__tray_start(tess__tray *t, const tess_loader *l, int64_t step)
         .epoch = l->options.evaluation ? 0 : tess_order_epoch(&l->order, counter),
         .n_pictures = n_slots,
         .pictures = t->pictures,
+        .raw = t->raw,
         .samples = t->samples,
         .ids = t->ids,
         .ok = t->ok,

@@ -68,14 +68,34 @@ static tess_status resize(void *ctx, void *thread, const tess_picture *in, int64
     return tess_transform_apply(((scratch *)thread)->resizer, &sized, in, out);
 }
 
+/* The views of an epoch are drawn by this and the sample's id. */
+static uint64_t view_seed(tess_view_key key)
+{
+    uint64_t seed[2] = {key.seed, key.epoch};
+    return tess_hash64(seed, sizeof seed, 0);
+}
+
 static tess_status view(void *ctx, void *thread, const tess_picture *in, tess_view_key key,
                         int64_t size, uint8_t *out)
 {
     const tess_pipeline *p = ctx;
     const tess_preprocess sized = at_size(p, size);
-    uint64_t seed[2] = {key.seed, key.epoch};
-    return tess_augment_apply(((scratch *)thread)->resizer, &sized, &p->augment,
-                              tess_hash64(seed, sizeof seed, 0), key.id, in, out);
+    return tess_augment_apply(((scratch *)thread)->resizer, &sized, &p->augment, view_seed(key),
+                              key.id, in, out);
+}
+
+static tess_status raw(void *ctx, void *thread, const tess_picture *in, const tess_view_key *key,
+                       tess_raw_pictures *out, int64_t place)
+{
+    const tess_pipeline *p = ctx;
+    const tess_preprocess sized = at_size(p, tess_raw_pictures_get(out).size);
+    tess_raw_view v = {.preprocess = &sized};
+    if (key) {
+        v.augment = &p->augment;
+        v.seed = view_seed(*key);
+        v.sample = key->id;
+    }
+    return tess_raw_pictures_set(out, place, ((scratch *)thread)->resizer, &v, in);
 }
 
 static void check(void *ctx, const char *text, size_t n_bytes, tess_bad *out_bad)
@@ -126,6 +146,7 @@ tess_hooks tess_pipeline_hooks(const tess_pipeline *p)
         .decode = decode,
         .resize = resize,
         .view = view,
+        .raw = raw,
         .check = check,
         .tokenize = p->tokenizer ? tokenize : NULL,
     };

@@ -118,6 +118,13 @@ static tess_status add_lora(tess_run *r)
     return tess_model_narrow(r->model);
 }
 
+/* Decoded pictures go to a device that resizes them, unless their colours change as well. */
+static bool sends_raw(const tess_run *r)
+{
+    return tess_model_resizes(r->model) && tess_augment_is_geometric(&r->o.augment) &&
+           !r->o.distill_text;
+}
+
 static tess_status open_model(tess_run *r)
 {
     const tess_train_options *o = &r->o;
@@ -145,6 +152,7 @@ static tess_status open_model(tess_run *r)
                               .recompute = o->grad_checkpointing,
                               .lock_image = o->lock_image,
                               .lock_text = o->lock_text,
+                              .raw_pictures = sends_raw(r),
                               .distill = distill_of(o)};
     TESS_TRY(tess__teacher_open(&r->teacher, o, r->model));
     TESS_TRY(o->lora.rank > 0 ? add_lora(r) : TESS_OK);
@@ -170,6 +178,7 @@ static tess_status open_data(tess_run *r)
                              .batch = o->batch_size,
                              .size = o->distill_text ? 0 : tess_model_image_size(r->model),
                              .captions_only = o->distill_text != NULL,
+                             .raw = sends_raw(r),
                              .source_language = o->distill_text ? o->distill_language : NULL,
                              .captions_per_image = o->captions_per_image,
                              .max_tokens = tess_model_context_length(r->model),
@@ -334,6 +343,7 @@ static tess_status micro_steps(tess_run *r)
         TESS_TRY(tess_loader_read(r->loader, &b));
         r->data_seconds += tess_seconds() - start;
         tess_micro_batch mb = {.pictures = b->pictures,
+                               .raw = b->raw,
                                .n_tokens = b->n_tokens,
                                .tokens = b->tokens,
                                .positions = b->positions,

@@ -438,8 +438,8 @@ static void test_options_are_checked(void **state)
     tess_loader *l;
     (void)state;
     tess_dataset *ds = open_damaged(50, 0, &m);
-    tess_loader_options o[8];
-    for (int i = 0; i < 8; i++) {
+    tess_loader_options o[9];
+    for (int i = 0; i < 9; i++) {
         o[i] = plain;
         o[i].hooks = fake_hooks;
     }
@@ -451,7 +451,8 @@ static void test_options_are_checked(void **state)
     o[5].temperature = -1;
     o[6].hooks.tokenize = NULL;
     o[7].size = 1 << 20;
-    for (int i = 0; i < 8; i++) {
+    o[8].raw = true; /* which these hooks do not offer */
+    for (int i = 0; i < 9; i++) {
         assert_int_equal(tess_loader_new(ds, &o[i], &l), TESS_INVALID);
         assert_null(l);
     }

@@ -71,7 +71,7 @@ static void stop_at(void *ctx, const tess_train_progress *p)
     }
 }
 
-static void train_until(tess_train_options o, int64_t step)
+__attribute__((unused)) static void train_until(tess_train_options o, int64_t step)
 {
     o.on_progress = stop_at;
     o.ctx = &step;
