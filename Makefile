@@ -178,9 +178,14 @@ $(BUILD)/tests/cuda/%: tests/cuda/%.c $(EMULATED) $(call archives,train) Makefil
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -Itests -Itests/cuda $(LDFLAGS) -o $@ $< $(EMULATED) -Wl,--start-group $(call archives,train) -Wl,--end-group $(call libs,train) -lcmocka -lstdc++ -lm
 
+# The program on the emulated card, for tests/cuda/test_verbs.py.
+$(BUILD)/emulated/tessera: $(EMULATED) $(call archives,cli)
+	$(CC) $(LDFLAGS) -o $@ $(EMULATED) -Wl,--start-group $(call archives,cli) -Wl,--end-group $(call libs,cli) -lstdc++ -lm
+
 ALL_TESTS := $(foreach f,$(if $(FLOOR),$(FLOOR),$(FLOORS)),$(TESTS_$f)) $(if $(filter cuda,$(or $(FLOOR),cuda)),$(TESTS_CUDA))
 
-tests: $(ALL_TESTS) $(if $(FLOOR),,$(BUILD)/tessera)
+tests: $(ALL_TESTS) $(if $(FLOOR),,$(BUILD)/tessera) \
+       $(if $(SAN),,$(if $(filter cuda,$(or $(FLOOR),cuda)),$(BUILD)/emulated/tessera))
 test: tests
 	BUILD=$(BUILD) tests/run $(if $(FLOOR),--floor $(FLOOR)) $(ALL_TESTS)
 

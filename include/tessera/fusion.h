@@ -95,6 +95,12 @@ bool tess_model_has_own_texts(const tess_model *m);
 tess_store *tess_model_store(const tess_model *m); /* group "param" */
 /* Where the model computes; to be said before it has computed.  Without it: on the processor. */
 void tess_model_use(tess_model *m, const tess_device *device);
+/* The same for a model that only embeds from now on.  On a card with bf16 its matrices are kept in
+ * bf16 alone, as tess_model_narrow says, but it still knows its fingerprint.  TESS_INVALID: its
+ * weights are packed for the processor (tess_model_open_embedder). */
+TESS_MUST_USE tess_status tess_model_embed_on(tess_model *m, const tess_device *device);
+/* The pictures that its device embeds in one go; more in one call are cut into such runs. */
+int64_t tess_model_pictures_at_once(const tess_model *m);
 /* Where a Flat index is searched, exactly as by the processor (docs/index.md); to be said before
  * any search.  TESS_UNSUPPORTED: an index of another kind; TESS_NOMEM: the card has no room for its
  * vectors; after both the processor searches. */

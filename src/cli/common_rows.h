@@ -6,10 +6,38 @@
 
 #include "cli/option.h"
 
-#define CLI_MODEL(values)                                                                          \
+#define CLI_MODEL_OF(values, field, text)                                                          \
     {                                                                                              \
-        .name = "model", .short_name = 'm', .kind = CLI_PATH, CLI_AT(values, model),               \
-        .value = "DIR", .help = "Model directory"                                                  \
+        .name = "model", .short_name = 'm', .kind = CLI_PATH, CLI_AT(values, field),               \
+        .value = "DIR", .help = text                                                               \
+    }
+#define CLI_MODEL(values) CLI_MODEL_OF(values, model, "Model directory")
+
+#define CLI_ADAPTER(values, field)                                                                 \
+    {                                                                                              \
+        .name = "adapter", .kind = CLI_LIST, CLI_AT(values, field), .value = "DIR[:WEIGHT]",       \
+        .help = "Low-rank adapter to apply, times a weight; may be repeated"                       \
+    }
+
+#define CLI_DEVICE(values, field, ...)                                                             \
+    {                                                                                              \
+        .name = "device", .kind = CLI_CHOICE, .choices = "cpu|cuda", .fallback = "cpu",            \
+        CLI_AT(values, field),                                                                     \
+        .help = "Where to compute. cuda: the first NVIDIA card that CUDA_VISIBLE_DEVICES lets be " \
+                "seen",                                                                            \
+        __VA_ARGS__                                                                                \
+    }
+
+/* Names of classes and prompts around them. */
+#define CLI_CLASSES(values, text, ...)                                                             \
+    {                                                                                              \
+        .name = "classes", .kind = CLI_PATH, CLI_AT(values, classes), .value = "FILE",             \
+        .help = text, __VA_ARGS__                                                                  \
+    }
+#define CLI_TEMPLATES(values, text, ...)                                                           \
+    {                                                                                              \
+        .name = "templates", .kind = CLI_PATH, CLI_AT(values, templates), .value = "FILE",         \
+        .help = text, __VA_ARGS__                                                                  \
     }
 
 #define CLI_DATASET_TYPE(values, ...)                                                              \

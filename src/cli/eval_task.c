@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The rows of an evaluation task: as a table, as JSON lines, and as files that CLIP_benchmark's
  * build command reads (one row each). */
-#include "cli/query.h"
 #include "cli/eval_task.h"
 
 #include "cli/progress.h"
@@ -16,11 +15,6 @@
 typedef struct names {
     char *dataset, *model, *pretrained;
 } names;
-
-static void show(void *ctx, int64_t n_done, int64_t n_total)
-{
-    cli_progress_follow(ctx, n_done, n_total);
-}
 
 /* ---- names --------------------------------------------------------------------------------- */
 
@@ -49,7 +43,7 @@ static tess_status find_names(const eval_values *v, tess_model *m, names *out)
     char fingerprint[33];
     TESS_TRY(tess_model_fingerprint(m, fingerprint));
     out->dataset = v->dataset_name ? tess_strdup(v->dataset_name) : last_part(v->data, false);
-    out->model = v->model_name ? tess_strdup(v->model_name) : last_part(v->model, true);
+    out->model = v->model_name ? tess_strdup(v->model_name) : last_part(v->embedder.model, true);
     out->pretrained = tess_strdup(v->pretrained ? v->pretrained : fingerprint);
     return out->dataset && out->model && out->pretrained ? TESS_OK : TESS_NOMEM;
 }
@@ -228,13 +222,13 @@ tess_status cli_eval_task(cli_command *cmd)
         .recall_k = ks,
         .max_captions = v->max_captions,
         .workers = (int)v->workers,
-        .on_progress = show,
+        .on_progress = cli_show_corpus,
         .ctx = &bar,
     };
     TESS_TRY(parse_ks(cmd, v->recall_k, ks, &o.n_recall_k));
     tess_model *m = NULL;
     tess_compute_threads(0);
-    tess_status st = cli_open_two_towers(v->model, &v->adapters, &m);
+    tess_status st = cli_open_two_towers(&v->embedder, &m);
     st = st ? st : run_with(cmd, m, &o);
     tess_model_free(m);
     return st;

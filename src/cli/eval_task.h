@@ -3,13 +3,12 @@
 #ifndef TESSERA_CLI_EVAL_TASK_H
 #define TESSERA_CLI_EVAL_TASK_H
 
+#include "cli/open_model.h"
 #include "cli/verbs.h"
 
-#include "tessera/train.h"
-
 typedef struct eval_values {
-    cli_list adapters;
-    const char *model, *data, *task, *dataset_type, *caption_key, *novel_key;
+    cli_embedder embedder;
+    const char *data, *task, *dataset_type, *caption_key, *novel_key;
     int64_t min_captions, workers;
     /* of the tasks */
     const char *split, *train_split, *val_split, *recall_k, *classes, *templates, *image_root;

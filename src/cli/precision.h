@@ -7,11 +7,12 @@
 
 #include "tessera/fusion.h"
 
-#define CLI_PRECISION(values)                                                                      \
+#define CLI_PRECISION(values, field)                                                               \
     {                                                                                              \
         .name = "precision", .kind = CLI_CHOICE, .choices = "auto|f32|bf16|int8",                  \
-        .fallback = "auto", CLI_AT(values, precision),                                             \
-        .help = "Numbers to compute with; auto: as `tessera pack` chose, else bf16 or f32"         \
+        .fallback = "auto", CLI_AT(values, field),                                                 \
+        .help = "Numbers to compute with; auto: as `tessera pack` chose, else bf16 or f32; on a "  \
+                "card bf16"                                                                        \
     }
 
 tess_precision cli_precision_of(const char *name);

@@ -4,58 +4,21 @@
 
 #include <string.h>
 
-tess_status cli_open_model(const char *dir, const cli_list *adapters, tess_precision precision,
-                           tess_model **out)
-{
-    *out = NULL;
-    if (adapters->n_items == 0) {
-        return tess_model_open_embedder(dir, precision, out);
-    }
-    if (precision == TESS_PRECISION_INT8) {
-        return TESS_FAIL(TESS_INVALID,
-                         "adapters are applied in f32 or bf16: for int8 merge them first with "
-                         "tessera lora merge");
-    }
-    tess_status st = tess_model_open(dir, precision, out);
-    st = st ? st : tess_model_adapt(*out, adapters->items, adapters->n_items);
-    if (st) {
-        tess_model_free(*out);
-        *out = NULL;
-    }
-    return st;
-}
-
-tess_status cli_open_two_towers(const char *dir, const cli_list *adapters, tess_model **out)
-{
-    *out = NULL;
-    tess_status st = tess_model_open(dir, TESS_PRECISION_AUTO, out);
-    if (st == TESS_OK && !tess_model_has_image(*out)) {
-        st = TESS_FAIL(TESS_INVALID,
-                       "%s has a text tower alone: expected a model of pictures and texts", dir);
-    }
-    st = st ? st : tess_model_adapt(*out, adapters->items, adapters->n_items);
-    if (st) {
-        tess_model_free(*out);
-        *out = NULL;
-    }
-    return st;
-}
-
-static tess_status open_model(const tess_index *ix, const char *index_dir, const char *model_dir,
-                              const cli_list *adapters, tess_precision precision, tess_model **out)
+static tess_status open_model(const tess_index *ix, const char *index_dir, const cli_embedder *e,
+                              tess_model **out)
 {
     const char *recorded = tess_index_model(ix);
-    if (model_dir) {
-        return cli_open_model(model_dir, adapters, precision, out);
+    if (e->model) {
+        return cli_open_embedder(e, e->model, out);
     }
     if (!recorded) {
         return TESS_FAIL(TESS_INVALID, "%s names no model: give --model DIR", index_dir);
     }
     if (recorded[0] == '/') {
-        return cli_open_model(recorded, adapters, precision, out);
+        return cli_open_embedder(e, recorded, out);
     }
     char *beside = tess_format("%s/%s", index_dir, recorded);
-    tess_status st = beside ? cli_open_model(beside, adapters, precision, out) : TESS_NOMEM;
+    tess_status st = beside ? cli_open_embedder(e, beside, out) : TESS_NOMEM;
     tess_free(beside);
     return st;
 }
@@ -95,13 +58,13 @@ tess_status cli_use_document_prompt(tess_model *m)
     return use_first(m, names, TESS_COUNT(names));
 }
 
-tess_status cli_open_index(const char *index_dir, const char *model_dir, const cli_list *adapters,
-                           tess_precision precision, tess_index **out_index, tess_model **out_model)
+tess_status cli_open_index(const char *index_dir, const cli_embedder *e, tess_index **out_index,
+                           tess_model **out_model)
 {
     *out_index = NULL;
     *out_model = NULL;
     tess_status st = tess_index_open(index_dir, NULL, out_index);
-    st = st ? st : open_model(*out_index, index_dir, model_dir, adapters, precision, out_model);
+    st = st ? st : open_model(*out_index, index_dir, e, out_model);
     st = st ? st : check_fingerprint(*out_index, index_dir, *out_model);
     st = st ? st : cli_use_query_prompt(*out_model);
     if (st) {

@@ -1,35 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera classify: pictures sorted into classes that are only named. */
-#include "cli/query.h"
-#include "cli/common_rows.h"
+#include "cli/open_model.h"
 #include "cli/verbs.h"
-
-#include "tessera/train.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct classify_values {
-    cli_list adapters;
-    const char *model, *classes, *templates;
+    cli_embedder embedder;
+    const char *classes, *templates;
     int64_t k;
 } classify_values;
 
 static const cli_option classify_options[] = {
-    CLI_MODEL(classify_values),
-    CLI_ADAPTER(classify_values, adapters),
-    {.name = "classes",
-     .short_name = 'c',
-     .kind = CLI_PATH,
-     CLI_AT(classify_values, classes),
-     .value = "FILE",
-     .help = "Names of the classes, one on a line"},
-    {.name = "templates",
-     .short_name = 't',
-     .kind = CLI_PATH,
-     CLI_AT(classify_values, templates),
-     .value = "FILE",
-     .help = "Sentences with {c} where the class goes, one on a line; without, the name alone"},
+    CLI_EMBEDDER(classify_values),
+    CLI_CLASSES(classify_values, "Names of the classes, one on a line", .short_name = 'c'),
+    CLI_TEMPLATES(classify_values,
+                  "Sentences with {c} where the class goes, one on a line; without, the name alone",
+                  .short_name = 't'),
+    CLI_DEVICE(classify_values, embedder.device),
     {.name = "top",
      .short_name = 'k',
      .kind = CLI_INT,
@@ -80,7 +69,7 @@ static tess_status prepare(classification *c, const classify_values *v)
         TESS_TRY(tess_lines_load(v->templates, false, &c->templates));
         TESS_TRY(tess_templates_check(&c->templates, v->templates));
     }
-    TESS_TRY(cli_open_two_towers(v->model, &v->adapters, &c->model));
+    TESS_TRY(cli_open_two_towers(&v->embedder, &c->model));
     c->dim = tess_model_embed_dim(c->model);
     c->weights = tess_alloc_array((size_t)c->n * (size_t)c->dim, sizeof *c->weights);
     c->vector = tess_alloc_array((size_t)c->dim, sizeof *c->vector);
@@ -102,12 +91,7 @@ static int by_score(const void *a, const void *b)
 
 static tess_status guess_classes(classification *c, const char *path)
 {
-    uint8_t *bytes = NULL;
-    size_t n_bytes = 0;
-    tess_status st = tess_file_read(path, (size_t)256 << 20, &bytes, &n_bytes);
-    st = st ? st : tess_model_embed_picture(c->model, (tess_bytes){bytes, n_bytes}, c->vector);
-    tess_free(bytes);
-    TESS_TRY(st);
+    TESS_TRY(cli_embed_file(c->model, path, c->vector));
     for (int64_t i = 0; i < c->n; i++) {
         double sum = 0;
         for (int64_t k = 0; k < c->dim; k++) {
@@ -162,8 +146,7 @@ static tess_status classify_one(classification *c, const char *path, int64_t k)
 {
     tess_status st = guess_classes(c, path);
     if (st == TESS_FORMAT || st == TESS_IO || st == TESS_UNSUPPORTED) {
-        tess_log(TESS_LOG_ERROR, "left out: %s%s%s", st == TESS_IO ? "" : path,
-                 st == TESS_IO ? "" : ": ", tess_error());
+        tess_log(TESS_LOG_ERROR, "left out: %s", tess_error());
         c->n_left_out++;
         return TESS_OK;
     }
@@ -204,7 +187,7 @@ static tess_status run_classify(cli_command *cmd)
 {
     const classify_values *v = cmd->values;
     classification c = {.cmd = cmd};
-    if (!v->model || !v->classes) {
+    if (!v->embedder.model || !v->classes) {
         return cli_usage_error(cmd, "classify needs --model and --classes");
     }
     tess_compute_threads(0);

@@ -5,26 +5,21 @@
  *                                     OUT/text_emb/text_emb_0.npy
  *   OUT/metadata/metadata_0.jsonl     {"key","path","offset","bytes"} a row; of texts the key
  */
-#include "cli/precision.h"
+#include "cli/open_model.h"
 #include "cli/progress.h"
-#include "cli/query.h"
-#include "cli/common_rows.h"
 #include "cli/verbs.h"
-
-#include "tessera/train.h"
 
 #include <string.h>
 
 typedef struct embed_values {
-    cli_list adapters;
-    const char *model, *data, *dataset_type, *out, *text, *image, *precision;
+    cli_embedder embedder;
+    const char *data, *dataset_type, *out, *text, *image;
     const char *texts, *text_key, *id_key, *prompt;
     int64_t workers;
 } embed_values;
 
 static const cli_option embed_options[] = {
-    CLI_MODEL(embed_values),
-    CLI_ADAPTER(embed_values, adapters),
+    CLI_EMBEDDER(embed_values),
     {.name = "text",
      .short_name = 't',
      .kind = CLI_STRING,
@@ -60,7 +55,7 @@ static const cli_option embed_options[] = {
      .value = "DIR",
      .help = "Directory for the vectors of --data or --texts"},
     CLI_WORKERS(embed_values, "Loader threads"),
-    CLI_PRECISION(embed_values),
+    CLI_COMPUTES(embed_values),
 };
 
 /* ---- one vector ---------------------------------------------------------------------------- */
@@ -84,17 +79,9 @@ static tess_status embed_one(const embed_values *v, tess_model *m)
 {
     int64_t n = tess_model_embed_dim(m);
     float *x = tess_alloc_array((size_t)n, sizeof *x);
-    tess_status st = x ? TESS_OK : TESS_NOMEM;
-    if (st == TESS_OK && v->text) {
-        st = tess_model_embed_text(m, v->text, strlen(v->text), x);
-    } else if (st == TESS_OK) {
-        uint8_t *bytes = NULL;
-        size_t n_bytes = 0;
-        st = tess_file_read(v->image, (size_t)256 << 20, &bytes, &n_bytes);
-        st = st ? st : tess_model_embed_picture(m, (tess_bytes){bytes, n_bytes}, x);
-        st = st ? tess_error_prefix(st, "%s", v->image) : TESS_OK;
-        tess_free(bytes);
-    }
+    tess_status st = !x        ? TESS_NOMEM
+                     : v->text ? tess_model_embed_text(m, v->text, strlen(v->text), x)
+                               : cli_embed_file(m, v->image, x);
     st = st ? st : print_vector(x, n);
     tess_free(x);
     return st;
@@ -103,44 +90,28 @@ static tess_status embed_one(const embed_values *v, tess_model *m)
 /* ---- a corpus ------------------------------------------------------------------------------ */
 
 typedef struct dump {
+    cli_progress progress; /* first: see cli_show_corpus */
     tess_buf vectors, rows;
     int64_t dim, n;
-    cli_progress progress;
     bool texts;
 } dump;
 
-static tess_status add_row(void *ctx, const tess_dataset *ds, const tess_sample *s,
-                           const float *vector)
+/* A vector, and its row; `s` NULL: of a text, which has a key alone. */
+static tess_status add(dump *d, const char *key, const tess_sample *s, const float *vector)
 {
-    dump *d = ctx;
-    (void)ds;
-    tess_json_writer w = {.buf = &d->rows};
-    tess_buf_add(&d->vectors, vector, (size_t)d->dim * sizeof *vector);
-    tess_json_begin_object(&w);
-    tess_json_key(&w, "key");
-    tess_json_add_string(&w, s->key);
-    tess_json_key(&w, "path");
-    tess_json_add_string(&w, s->path);
-    tess_json_key(&w, "offset");
-    tess_json_add_int(&w, s->offset);
-    tess_json_key(&w, "bytes");
-    tess_json_add_int(&w, (int64_t)s->picture.n_bytes);
-    tess_json_end_object(&w);
-    tess_buf_adds(&d->rows, "\n");
-    d->n++;
-    TESS_TRY(tess_buf_check(&d->vectors));
-    return tess_buf_check(&d->rows);
-}
-
-static tess_status add_text(void *ctx, const char *key, const char *text, const float *vector)
-{
-    dump *d = ctx;
-    (void)text;
     tess_json_writer w = {.buf = &d->rows};
     tess_buf_add(&d->vectors, vector, (size_t)d->dim * sizeof *vector);
     tess_json_begin_object(&w);
     tess_json_key(&w, "key");
     tess_json_add_string(&w, key);
+    if (s) {
+        tess_json_key(&w, "path");
+        tess_json_add_string(&w, s->path);
+        tess_json_key(&w, "offset");
+        tess_json_add_int(&w, s->offset);
+        tess_json_key(&w, "bytes");
+        tess_json_add_int(&w, (int64_t)s->picture.n_bytes);
+    }
     tess_json_end_object(&w);
     tess_buf_adds(&d->rows, "\n");
     d->n++;
@@ -148,10 +119,17 @@ static tess_status add_text(void *ctx, const char *key, const char *text, const 
     return tess_buf_check(&d->rows);
 }
 
-static void show(void *ctx, int64_t n_done, int64_t n_total)
+static tess_status add_picture(void *ctx, const tess_dataset *ds, const tess_sample *s,
+                               const float *vector)
 {
-    dump *d = ctx;
-    cli_progress_follow(&d->progress, n_done, n_total);
+    (void)ds;
+    return add(ctx, s->key, s, vector);
+}
+
+static tess_status add_text(void *ctx, const char *key, const char *text, const float *vector)
+{
+    (void)text;
+    return add(ctx, key, NULL, vector);
 }
 
 /* NumPy's format 1.0: magic, version, header length, a Python literal padded to 64 bytes. */
@@ -201,10 +179,7 @@ static tess_status print_dumped(const char *out, const tess_corpus_report *r, bo
                       (long long)tess_bad_list_total(&r->bad));
     } else {
         tess_buf_addf(&b, "%s: %lld vectors", out, (long long)r->n_embedded);
-        if (tess_bad_list_total(&r->bad) > 0) {
-            tess_buf_adds(&b, "; left out: ");
-            tess_bad_list_write(&r->bad, &b);
-        }
+        cli_add_left_out(r, &b);
         tess_buf_adds(&b, "\n");
     }
     tess_status st = cli_print(&b);
@@ -222,11 +197,13 @@ static tess_status embed_corpus(cli_command *cmd, tess_model *m)
     tess_corpus_options o = {.data = v->data,
                              .dataset_type = v->dataset_type,
                              .workers = (int)v->workers,
-                             .on_progress = show};
-    const tess_text_corpus_options texts = {
-        .path = v->texts, .text_key = v->text_key, .id_key = v->id_key, .on_progress = show};
+                             .on_progress = cli_show_corpus};
+    const tess_text_corpus_options texts = {.path = v->texts,
+                                            .text_key = v->text_key,
+                                            .id_key = v->id_key,
+                                            .on_progress = cli_show_corpus};
     tess_status st = v->texts ? tess_text_corpus_embed(m, &texts, add_text, &d, &r)
-                              : tess_corpus_embed(m, &o, add_row, &d, &r);
+                              : tess_corpus_embed(m, &o, add_picture, &d, &r);
     cli_progress_end(&d.progress);
     st = st ? st : write_dump(v->out, &d);
     st = st ? st : print_dumped(v->out, &r, cmd->common.json);
@@ -241,13 +218,13 @@ static tess_status run_embed(cli_command *cmd)
     const embed_values *v = cmd->values;
     const bool many = v->data || v->texts;
     int what = (v->text != NULL) + (v->image != NULL) + (v->data != NULL) + (v->texts != NULL);
-    if (!v->model || what != 1 || (many && !v->out)) {
+    if (!v->embedder.model || what != 1 || (many && !v->out)) {
         return cli_usage_error(cmd, "embed needs --model and one of --text, --image, and --data or "
                                     "--texts with --out");
     }
     tess_model *m = NULL;
     tess_compute_threads(0);
-    tess_status st = cli_open_model(v->model, &v->adapters, cli_precision_of(v->precision), &m);
+    tess_status st = cli_open_embedder(&v->embedder, v->embedder.model, &m);
     st = st ? st : v->prompt ? tess_model_set_prompt(m, v->prompt) : TESS_OK;
     st = st ? st : many ? embed_corpus(cmd, m) : embed_one(v, m);
     tess_model_free(m);

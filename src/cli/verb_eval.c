@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera eval: retrieval of a data set's pictures by its captions, per language, and the tasks of
  * CLIP_benchmark. */
-#include "cli/query.h"
-#include "cli/common_rows.h"
 #include "cli/eval_task.h"
 
 #include <string.h>
@@ -10,8 +8,7 @@
 #define TASKS "Tasks"
 
 static const cli_option eval_options[] = {
-    CLI_MODEL(eval_values),
-    CLI_ADAPTER(eval_values, adapters),
+    CLI_EMBEDDER(eval_values),
     {.name = "val-data",
      .kind = CLI_PATH,
      CLI_AT(eval_values, data),
@@ -46,6 +43,7 @@ static const cli_option eval_options[] = {
      .value = "N",
      .help = "Languages with fewer are left out of the means"},
     CLI_WORKERS(eval_values, "Loader threads"),
+    CLI_DEVICE(eval_values, embedder.device),
     {.name = "split",
      .kind = CLI_STRING,
      CLI_AT(eval_values, split),
@@ -81,18 +79,11 @@ static const cli_option eval_options[] = {
      .value = "DIR",
      .help = "Where the pictures of XTD10, Crossmodal-3600, a CSV or JSONL file are",
      .group = TASKS},
-    {.name = "classes",
-     .kind = CLI_PATH,
-     CLI_AT(eval_values, classes),
-     .value = "FILE",
-     .help = "Names of the classes in place of the data's classnames.txt",
-     .group = TASKS},
-    {.name = "templates",
-     .kind = CLI_PATH,
-     CLI_AT(eval_values, templates),
-     .value = "FILE",
-     .help = "Prompts with {c}, in place of zeroshot_classification_templates.txt",
-     .group = TASKS},
+    CLI_CLASSES(eval_values, "Names of the classes in place of the data's classnames.txt",
+                .group = TASKS),
+    CLI_TEMPLATES(eval_values,
+                  "Prompts with {c}, in place of zeroshot_classification_templates.txt",
+                  .group = TASKS),
     {.name = "train-split",
      .kind = CLI_STRING,
      .fallback = "train",
@@ -242,7 +233,7 @@ static tess_status run_eval(cli_command *cmd)
 {
     const eval_values *v = cmd->values;
     bool is_task = strcmp(v->task, "languages") != 0;
-    if (!v->model || !v->data) {
+    if (!v->embedder.model || !v->data) {
         return cli_usage_error(cmd, "eval needs --model and --val-data");
     }
     TESS_TRY(check_options(cmd, is_task));
@@ -251,7 +242,7 @@ static tess_status run_eval(cli_command *cmd)
     }
     tess_model *m = NULL;
     tess_compute_threads(0);
-    tess_status st = cli_open_two_towers(v->model, &v->adapters, &m);
+    tess_status st = cli_open_two_towers(&v->embedder, &m);
     st = st ? st : run_languages(cmd, m);
     tess_model_free(m);
     return st;

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera export onnx: a model as ONNX files, under the names of those who read them. */
-#include "cli/query.h"
 #include "cli/common_rows.h"
 #include "cli/verbs.h"
 

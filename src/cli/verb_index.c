@@ -1,28 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera index build, index info. */
-#include "cli/precision.h"
 #include "cli/progress.h"
 #include "cli/query.h"
-#include "cli/common_rows.h"
 #include "cli/verbs.h"
-
-#include "tessera/index.h"
-#include "tessera/train.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct build_values {
-    cli_list adapters;
-    const char *model, *data, *dataset_type, *caption_key, *out, *factory, *precision;
+    cli_embedder embedder;
+    const char *data, *dataset_type, *caption_key, *out, *factory;
     const char *text, *text_key, *id_key;
     int64_t workers;
     bool replace;
 } build_values;
 
 static const cli_option build_options[] = {
-    CLI_MODEL(build_values),
-    CLI_ADAPTER(build_values, adapters),
+    CLI_EMBEDDER(build_values),
     {.name = "data",
      .short_name = 'd',
      .kind = CLI_PATH,
@@ -58,14 +52,14 @@ static const cli_option build_options[] = {
      CLI_AT(build_values, replace),
      .help = "Take the place of an index that is there"},
     CLI_WORKERS(build_values, "Loader threads"),
-    CLI_PRECISION(build_values),
+    CLI_COMPUTES(build_values),
 };
 
 typedef struct build {
+    cli_progress progress; /* first: see cli_show_corpus */
     tess_index_builder *builder;
     tess_buf captions;
     const cli_common *common;
-    cli_progress progress;
 } build;
 
 /* {"language": "text", ...}; several texts of one language become an array. */
@@ -135,24 +129,10 @@ static tess_status add_text(void *ctx, const char *key, const char *text, const 
     return tess_index_builder_add(b->builder, vector, &row, 1);
 }
 
-static void show(void *ctx, int64_t n_done, int64_t n_total)
-{
-    build *b = ctx;
-    cli_progress_follow(&b->progress, n_done, n_total);
-}
-
 /* What was built: of the pictures and of the texts. */
 typedef struct built {
     tess_corpus_report pictures, texts;
 } built;
-
-static void print_left_out(const tess_corpus_report *r, tess_buf *out)
-{
-    if (tess_bad_list_total(&r->bad) > 0) {
-        tess_buf_adds(out, "; left out: ");
-        tess_bad_list_write(&r->bad, out);
-    }
-}
 
 static tess_status print_built(const cli_command *cmd, const built *r)
 {
@@ -173,12 +153,12 @@ static tess_status print_built(const cli_command *cmd, const built *r)
         tess_buf_addf(&out, "%s: ", v->out);
         if (v->data) {
             tess_buf_addf(&out, "%lld pictures", (long long)r->pictures.n_embedded);
-            print_left_out(&r->pictures, &out);
+            cli_add_left_out(&r->pictures, &out);
         }
         if (v->text) {
             tess_buf_addf(&out, "%s%lld texts", v->data ? "; " : "",
                           (long long)r->texts.n_embedded);
-            print_left_out(&r->texts, &out);
+            cli_add_left_out(&r->texts, &out);
         }
     }
     tess_buf_adds(&out, "\n");
@@ -214,7 +194,7 @@ static tess_status embed_pictures(const build_values *v, tess_model *m, build *b
                                    .dataset_type = v->dataset_type,
                                    .caption_key = v->caption_key,
                                    .workers = (int)v->workers,
-                                   .on_progress = show};
+                                   .on_progress = cli_show_corpus};
     b->progress = cli_progress_new(b->common, "embed", "img");
     const tess_status st = tess_corpus_embed(m, &o, add_row, b, r);
     cli_progress_end(&b->progress);
@@ -224,8 +204,10 @@ static tess_status embed_pictures(const build_values *v, tess_model *m, build *b
 static tess_status embed_texts(const build_values *v, tess_model *m, build *b,
                                tess_corpus_report *r)
 {
-    const tess_text_corpus_options o = {
-        .path = v->text, .text_key = v->text_key, .id_key = v->id_key, .on_progress = show};
+    const tess_text_corpus_options o = {.path = v->text,
+                                        .text_key = v->text_key,
+                                        .id_key = v->id_key,
+                                        .on_progress = cli_show_corpus};
     TESS_TRY(cli_use_document_prompt(m));
     b->progress = cli_progress_new(b->common, "embed", "B");
     const tess_status st = tess_text_corpus_embed(m, &o, add_text, b, r);
@@ -238,7 +220,7 @@ static tess_status build_index(cli_command *cmd, tess_model *m, build *b)
     const build_values *v = cmd->values;
     char fingerprint[33];
     TESS_TRY(tess_model_fingerprint(m, fingerprint));
-    char *model = path_from_index(v->out, v->model);
+    char *model = path_from_index(v->out, v->embedder.model);
     if (!model) {
         return TESS_NOMEM;
     }
@@ -267,14 +249,14 @@ static tess_status build_index(cli_command *cmd, tess_model *m, build *b)
 static tess_status run_build(cli_command *cmd)
 {
     const build_values *v = cmd->values;
-    if (!v->model || (!v->data && !v->text) || !v->out) {
+    if (!v->embedder.model || (!v->data && !v->text) || !v->out) {
         return cli_usage_error(cmd, "index build needs --model, --out, and --data or --text, or "
                                     "both");
     }
     tess_model *m = NULL;
     build b = {.common = &cmd->common};
     tess_compute_threads(0);
-    tess_status st = cli_open_model(v->model, &v->adapters, cli_precision_of(v->precision), &m);
+    tess_status st = cli_open_embedder(&v->embedder, v->embedder.model, &m);
     st = st ? st : build_index(cmd, m, &b);
     tess_buf_deinit(&b.captions);
     tess_model_free(m);

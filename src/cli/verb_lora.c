@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera lora merge: a model and its adapters made into one model directory. */
-#include "cli/query.h"
 #include "cli/common_rows.h"
 #include "cli/verbs.h"
+
+#include "tessera/fusion.h"
 
 typedef struct merge_values {
     const char *model, *out;

@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera search: pictures by words, by a picture, or by both. */
-#include "cli/precision.h"
 #include "cli/query.h"
 #include "cli/verbs.h"
-
-#include "tessera/fusion.h"
-#include "tessera/index.h"
 
 #include <math.h>
 #include <string.h>
 
 typedef struct search_values {
-    cli_list adapters;
-    const char *index, *model, *text, *image, *precision;
+    cli_embedder embedder;
+    const char *index, *text, *image;
     double text_weight, image_weight;
     int64_t k;
 } search_values;
@@ -24,13 +20,7 @@ static const cli_option search_options[] = {
      CLI_AT(search_values, index),
      .value = "DIR",
      .help = "Index directory"},
-    {.name = "model",
-     .short_name = 'm',
-     .kind = CLI_PATH,
-     CLI_AT(search_values, model),
-     .value = "DIR",
-     .help = "Model directory; default: the one that the index was built with"},
-    CLI_ADAPTER(search_values, adapters),
+    CLI_EMBEDDER_OF_INDEX(search_values),
     {.name = "text",
      .short_name = 't',
      .kind = CLI_STRING,
@@ -66,7 +56,7 @@ static const cli_option search_options[] = {
      CLI_AT(search_values, k),
      .value = "N",
      .help = "How many results"},
-    CLI_PRECISION(search_values),
+    CLI_COMPUTES(search_values),
 };
 
 static void add_scaled(float *sum, const float *x, double weight, int64_t n)
@@ -86,13 +76,8 @@ static tess_status embed_query(tess_model *m, const search_values *v, const char
         add_scaled(sum, x, v->text_weight, st ? 0 : n);
     }
     if (st == TESS_OK && v->image) {
-        uint8_t *bytes = NULL;
-        size_t n_bytes = 0;
-        st = tess_file_read(v->image, (size_t)256 << 20, &bytes, &n_bytes);
-        st = st ? st : tess_model_embed_picture(m, (tess_bytes){bytes, n_bytes}, x);
-        st = st ? tess_error_prefix(st, "%s", v->image) : TESS_OK;
+        st = cli_embed_file(m, v->image, x);
         add_scaled(sum, x, v->image_weight, st ? 0 : n);
-        tess_free(bytes);
     }
     tess_free(x);
     return st;
@@ -186,8 +171,7 @@ static tess_status search(cli_command *cmd, const char *text)
     double start = tess_seconds();
     tess_model *m = NULL;
     tess_index *ix = NULL;
-    tess_status st =
-        cli_open_index(v->index, v->model, &v->adapters, cli_precision_of(v->precision), &ix, &m);
+    tess_status st = cli_open_index(v->index, &v->embedder, &ix, &m);
     float *query = NULL;
     tess_hit *hits = NULL;
     int64_t n_hits = 0;

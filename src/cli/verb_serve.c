@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tessera serve: an index and its model behind HTTP, until a signal. */
-#include "cli/precision.h"
 #include "cli/query.h"
 #include "cli/verbs.h"
 
@@ -9,19 +8,13 @@
 #include <time.h>
 
 typedef struct serve_values {
-    cli_list adapters;
-    const char *model, *host, *precision;
+    cli_embedder embedder;
+    const char *host;
     int64_t port, max_body_mb;
 } serve_values;
 
 static const cli_option serve_options[] = {
-    {.name = "model",
-     .short_name = 'm',
-     .kind = CLI_PATH,
-     CLI_AT(serve_values, model),
-     .value = "DIR",
-     .help = "Model directory; default: the one that the index was built with"},
-    CLI_ADAPTER(serve_values, adapters),
+    CLI_EMBEDDER_OF_INDEX(serve_values),
     {.name = "host",
      .kind = CLI_STRING,
      .fallback = "127.0.0.1",
@@ -46,7 +39,7 @@ static const cli_option serve_options[] = {
      CLI_AT(serve_values, max_body_mb),
      .value = "MB",
      .help = "Largest request"},
-    CLI_PRECISION(serve_values),
+    CLI_COMPUTES(serve_values),
 };
 
 /* The model computes with all cores for one query at a time: the server has one worker. */
@@ -111,8 +104,7 @@ static tess_status run_serve(cli_command *cmd)
     tess_index *ix = NULL;
     tess_model *m = NULL;
     tess_compute_threads(0);
-    tess_status st = cli_open_index(cmd->args[0], v->model, &v->adapters,
-                                    cli_precision_of(v->precision), &ix, &m);
+    tess_status st = cli_open_index(cmd->args[0], &v->embedder, &ix, &m);
     st = st ? st : serve(cmd, ix, m);
     tess_index_close(ix);
     tess_model_free(m);

@@ -135,14 +135,7 @@ static const cli_option train_options[] = {
      MODEL,
      .help = "Of activations and matrix operands; weights are fp32. auto: bf16 on a card, and "
              "where the processor has it"},
-    {.name = "device",
-     .kind = CLI_CHOICE,
-     .choices = "cpu|cuda",
-     .fallback = "cpu",
-     AT(device),
-     MODEL,
-     .help =
-         "Where to compute. cuda: the first NVIDIA card that CUDA_VISIBLE_DEVICES lets be seen"},
+    CLI_DEVICE(train_values, device, MODEL),
     {.name = "lock-image", AT(lock_image), MODEL, .help = "Freeze the image tower"},
     {.name = "lock-text", AT(lock_text), MODEL, .help = "Freeze the text tower"},
     {.name = "distill-text",

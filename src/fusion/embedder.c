@@ -218,6 +218,25 @@ tess_status tess_model_open_embedder(const char *dir, tess_precision precision, 
     return st;
 }
 
+/* ---- on a card ----------------------------------------------------------------------------- */
+
+/* In bf16 each run would read the f32 matrices and write bf16 ones: more bytes than a run of few
+ * pictures or texts moves otherwise. */
+tess_status tess_model_embed_on(tess_model *m, const tess_device *device)
+{
+    if (m->packs) {
+        return TESS_FAIL(TESS_INVALID,
+                         "the model's weights are packed for the processor: open it with "
+                         "tess_model_open to embed elsewhere");
+    }
+    tess_model_use(m, device);
+    if (m->dtype != TESS_BF16 || m->narrow || tess__model_device(m) == tess_device_cpu()) {
+        return TESS_OK;
+    }
+    TESS_TRY(tess_model_fingerprint(m, m->fingerprint));
+    return tess__model_narrow(m);
+}
+
 /* ---- making the packed file ---------------------------------------------------------------- */
 
 /* A ViT-L/14 takes a second a picture in f32. */

@@ -8,6 +8,7 @@
 #include "fusion/lora.h"
 
 #include "tensor/parallel.h"
+#include "tensor/remote.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -242,6 +243,7 @@ static tess_status make_half(tess_model *m, const tess_graph *g)
     TESS_TRY(tess_store_add_graph(m->store, g, "half"));
     TESS_TRY(tess_store_set_dtype(m->store, "half", TESS_BF16));
     TESS_TRY(tess_store_allocate(m->store));
+    tess__store_scatter(m->store, "param");
     for (int64_t i = 0; i < tess_store_n_entries(m->store, "half"); i++) {
         float *half;
         tess_shape shape;
@@ -254,11 +256,8 @@ static tess_status make_half(tess_model *m, const tess_graph *g)
     return TESS_OK;
 }
 
-tess_status tess_model_narrow(tess_model *m)
+tess_status tess__model_narrow(tess_model *m)
 {
-    if (m->dtype != TESS_BF16 || !m->lora || m->narrow) {
-        return TESS_OK;
-    }
     tess_graph *g = tess_graph_new();
     if (!g) {
         return TESS_NOMEM;
@@ -269,6 +268,12 @@ tess_status tess_model_narrow(tess_model *m)
     tess_graph_free(g);
     tess__model_free_plans(m);
     return st;
+}
+
+tess_status tess_model_narrow(tess_model *m)
+{
+    const bool gains = m->dtype == TESS_BF16 && m->lora && !m->narrow;
+    return gains ? tess__model_narrow(m) : TESS_OK;
 }
 
 /* ---- use ----------------------------------------------------------------------------------- */

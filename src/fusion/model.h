@@ -66,6 +66,8 @@ TESS_MUST_USE tess_status tess__model_make_store(tess_model *m);
 void tess__model_leaves(tess_graph *g, const tess_model *m);
 void tess__model_init_params(tess_model *m, uint64_t seed);
 void tess__model_free_plans(tess_model *m);
+/* tess_model_narrow, also without adapters, for a model that computes in bf16. */
+TESS_MUST_USE tess_status tess__model_narrow(tess_model *m);
 const tess_device *tess__model_device(const tess_model *m);
 /* How many matrices, one above the other, the hidden matrix of this name holds; 0: it is none. */
 int64_t tess__hidden_blocks(const char *name);

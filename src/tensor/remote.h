@@ -52,6 +52,10 @@ struct tess_store;
 tess_status tess__store_shadow(struct tess_store *s, const tess_remote *remote, const char *group,
                                const void *host, size_t n_bytes, void **out);
 
+/* Of this group only the entries that plans read are copied, each by itself, in place of the run.
+ */
+void tess__store_scatter(struct tess_store *s, const char *group);
+
 /* What a plan needs beyond a host plan's; plan.h. */
 struct tess_plan;
 struct tess_graph;

@@ -26,6 +26,7 @@ typedef struct group {
     size_t n_entries, cap_entries;
     int64_t n, n_leading, n_decayed;
     tess_dtype dtype; /* f32 unless set */
+    bool scattered;
     float *data;
 } group;
 
@@ -124,6 +125,14 @@ tess_status tess_store_set_dtype(tess_store *s, const char *group_name, tess_dty
     }
     g->dtype = dtype;
     return TESS_OK;
+}
+
+void tess__store_scatter(tess_store *s, const char *group_name)
+{
+    group *g = find_group(s, group_name);
+    if (g) {
+        g->scattered = true;
+    }
 }
 
 tess_dtype tess_store_dtype(const tess_store *s, const char *group_name)
@@ -287,9 +296,9 @@ tess_status tess__store_shadow(tess_store *s, const tess_remote *remote, const c
 {
     const group *g = find_group(s, group_name);
     const uint8_t *run = (const uint8_t *)g->data, *at = host;
-    const bool mapped = !run || at < run || at >= run + group_bytes(g);
-    return mapped ? tess__shadow_find(&s->shadows, remote, host, host, n_bytes, out)
-                  : tess__shadow_find(&s->shadows, remote, host, run, group_bytes(g), out);
+    const bool apart = g->scattered || !run || at < run || at >= run + group_bytes(g);
+    return apart ? tess__shadow_find(&s->shadows, remote, host, host, n_bytes, out)
+                 : tess__shadow_find(&s->shadows, remote, host, run, group_bytes(g), out);
 }
 
 /* A group's run, or with a name one entry of it; 0 bytes where there is no run. */

@@ -19,7 +19,7 @@ typedef struct corpus {
     float *vectors;
 } corpus;
 
-#define BATCH 128
+#define LEAST_BATCH 128
 
 static tess_status open_corpus(corpus *c)
 {
@@ -34,9 +34,10 @@ static tess_status open_corpus(corpus *c)
                               .captions_optional = true,
                               .hooks = &c->hooks};
     TESS_TRY(tess_dataset_open(c->o->data, &d, &c->data));
-    int64_t n = tess_dataset_size(c->data);
+    int64_t n = tess_dataset_size(c->data), at_once = tess_model_pictures_at_once(c->model);
+    at_once = at_once > LEAST_BATCH ? at_once : LEAST_BATCH;
     tess_loader_options l = {.hooks = c->hooks,
-                             .batch = n < BATCH ? n : BATCH,
+                             .batch = n < at_once ? n : at_once,
                              .size = tess_model_image_size(c->model),
                              .raw = tess_model_resizes(c->model),
                              .n_ranks = 1,

@@ -2,7 +2,7 @@
 /* The loader in its evaluation order, and the model: one row for each sample of the data set. */
 #include "train/eval_pictures.h"
 
-#define BATCH 256
+#define LEAST_BATCH 256
 
 tess_status tess__embed_batch(tess_model *m, const tess_batch *b, float *out)
 {
@@ -16,9 +16,11 @@ tess_status tess__eval_pictures(tess_model *m, const tess_dataset *ds, const tes
                                 void *ctx, float *out_pictures, bool *out_ok, tess_bad_list *bad)
 {
     int64_t n = tess_dataset_size(ds), dim = tess_model_embed_dim(m);
+    int64_t at_once = tess_model_pictures_at_once(m);
+    at_once = at_once > LEAST_BATCH ? at_once : LEAST_BATCH;
     tess_loader *loader = NULL;
     tess_loader_options l = {.hooks = *hooks,
-                             .batch = n < BATCH ? n : BATCH,
+                             .batch = n < at_once ? n : at_once,
                              .size = tess_model_image_size(m),
                              .raw = tess_model_resizes(m),
                              .n_ranks = 1,
