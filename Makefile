@@ -72,7 +72,9 @@ CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
 NVCCFLAGS := -std=c++17 -O3 -lineinfo -gencode arch=compute_90,code=sm_90 \
              -gencode arch=compute_80,code=compute_80 -Xcompiler -fPIC,-Wall,-Wextra -Werror all-warnings
 CUDA_UNITS := $(wildcard src/tensor/*.cu src/tensor/ops/*.cu)
-CUDA_C     := $(addprefix src/tensor/cuda_,device.c matmul.c nearest.c products.c table.c)
+CUDA_C     := $(addprefix src/tensor/cuda_,cache.c choice.c device.c lt.c matmul.c nearest.c products.c table.c)
+# These call the CUDA runtime or cuBLASLt.
+CUDA_HOST  := $(patsubst %,$(BUILD)/obj/tensor/cuda_%.o,choice device lt matmul)
 CUDA_OFF   := src/tensor/cuda_none.c
 
 # One operator, one stem: the list of sources is read from the operator table.
@@ -130,7 +132,7 @@ $(foreach i,$(ISAS),$(eval $(call kernel_rule,$i)))
 $(BUILD)/obj/%.cu.o: src/%.cu Makefile
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCCFLAGS) $(INC) -MMD -MF $(@:.o=.d) -c $< -o $@
-$(BUILD)/obj/tensor/cuda_device.o $(BUILD)/obj/tensor/cuda_matmul.o: EXTRA_CFLAGS += -isystem $(CUDA_HOME)/include
+$(CUDA_HOST): EXTRA_CFLAGS += -isystem $(CUDA_HOME)/include
 
 define floor_rule
 $(BUILD)/lib/$1.a: $$(call objs,$1) $(if $(filter tensor,$1),$(KERNEL_OBJS) $(CUDA_OBJS))
@@ -156,7 +158,7 @@ endef
 $(foreach f,$(FLOORS),$(eval $(call test_rule,$f)))
 # The CUDA device's tests: the same kernels, compiled for the host under tests/cuda's emulation of a
 # card, in place of the archive's; they need neither nvcc nor a card.
-EMULATED := $(CUDA_UNITS:src/%=$(BUILD)/emulated/%.o) $(patsubst src/%.c,$(BUILD)/emulated/%.o,$(filter-out %/cuda_matmul.c,$(CUDA_C))) \
+EMULATED := $(CUDA_UNITS:src/%=$(BUILD)/emulated/%.o) $(patsubst src/%.c,$(BUILD)/emulated/%.o,$(CUDA_C)) \
             $(patsubst tests/cuda/%,$(BUILD)/emulated/%.o,$(wildcard tests/cuda/emulate*.cpp tests/cuda/*.cu))
 # Under a sanitizer the device alone: the emulation has guards of its own, and a fiber costs ten times
 # as much there (make FLOOR=cuda SAN=... runs all: 6 minutes).
@@ -176,7 +178,7 @@ $(BUILD)/emulated/%.cu.o: tests/cuda/%.cu Makefile
 	$(CXX) -x c++ $(CXXFLAGS) -Itests/cuda -c $< -o $@
 $(BUILD)/tests/cuda/%: tests/cuda/%.c $(EMULATED) $(call archives,train) Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -Itests -Itests/cuda $(LDFLAGS) -o $@ $< $(EMULATED) -Wl,--start-group $(call archives,train) -Wl,--end-group $(call libs,train) -lcmocka -lstdc++ -lm
+	$(CC) $(CFLAGS) -Itests -Itests/cuda $(LDFLAGS) -rdynamic -Wl,--wrap=dlopen -o $@ $< $(EMULATED) -Wl,--start-group $(call archives,train) -Wl,--end-group $(call libs,train) -lcmocka -lstdc++ -lm
 
 # The program on the emulated card, for tests/cuda/test_verbs.py.
 $(BUILD)/emulated/tessera: $(EMULATED) $(call archives,cli)

@@ -1,295 +1,285 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The one door to cuBLASLt.
+/* Products by cuBLASLt: descriptors, and our own kernels where the library's epilogues do not do.
  *
- * The library is opened when the first product runs, so that the program starts, and runs on
- * processors, where it is not installed.  A product is set up once for its shapes: descriptors and
- * the fastest of the algorithms that the library proposes, timed on the operands themselves with
- * the result going to memory of its own.
+ * A product is set up once for its specification and kept for the life of the process.
  *
  * cuBLASLt stores columns; a row-major C (m,n) is a C^T (n,m) of columns, so every product is asked
  * for as C^T = B^T A^T, and a bias over our columns is one over its rows, which its epilogues add.
- */
+ * Sums over our A's rows are then those of its second operand (BGRADB). */
 #include "tensor/cuda_matmul.h"
 
-#include <cublasLt.h>
-#include <dlfcn.h>
-#include <stdlib.h>
-#include <string.h>
+#include "tensor/cuda_lt.h"
+#include "tensor/ops/unary.h"
 
-#define WORKSPACE_BYTES (32 << 20) /* what NVIDIA advises for Hopper */
-#define MAX_PROPOSALS   8
-#define TIMED_RUNS      3
-
-/* ---- the library ---------------------------------------------------------------------------- */
-
-#define FUNCTIONS(X)                                                                               \
-    X(cublasLtCreate)                                                                              \
-    X(cublasLtMatmul)                                                                              \
-    X(cublasLtMatmulDescCreate)                                                                    \
-    X(cublasLtMatmulDescDestroy)                                                                   \
-    X(cublasLtMatmulDescSetAttribute)                                                              \
-    X(cublasLtMatrixLayoutCreate)                                                                  \
-    X(cublasLtMatrixLayoutDestroy)                                                                 \
-    X(cublasLtMatmulPreferenceCreate)                                                              \
-    X(cublasLtMatmulPreferenceDestroy)                                                             \
-    X(cublasLtMatmulPreferenceSetAttribute)                                                        \
-    X(cublasLtMatmulAlgoGetHeuristic)                                                              \
-    X(cublasLtGetStatusString)
-
-static struct {
-#define X(name) __typeof__(&name) name;
-    FUNCTIONS(X)
-#undef X
-    cublasLtHandle_t handle;
-    void *workspace;
-} lt;
-
-static tess_status check(cublasStatus_t s, const char *what)
-{
-    return s == CUBLAS_STATUS_SUCCESS
-               ? TESS_OK
-               : TESS_FAIL(TESS_DEVICE, "%s: %s", what, lt.cublasLtGetStatusString(s));
-}
-
-static tess_status check_cuda(cudaError_t e, const char *what)
-{
-    return e == cudaSuccess ? TESS_OK
-                            : TESS_FAIL(TESS_DEVICE, "%s: %s", what, cudaGetErrorString(e));
-}
-
-static tess_status open_library(void)
-{
-    static const struct {
-        const char *name;
-        size_t at;
-    } functions[] = {
-#define X(name) {#name, offsetof(__typeof__(lt), name)},
-        FUNCTIONS(X)
-#undef X
-    };
-    void *library = dlopen("libcublasLt.so.13", RTLD_NOW | RTLD_LOCAL);
-    if (!library) {
-        return TESS_FAIL(TESS_DEVICE,
-                         "cuBLASLt does not open (%s): install CUDA 13's libcublas, or use "
-                         "--device cpu",
-                         dlerror());
-    }
-    for (int64_t i = 0; i < TESS_COUNT(functions); i++) {
-        void *found = dlsym(library, functions[i].name);
-        if (!found) {
-            return TESS_FAIL(TESS_DEVICE, "cuBLASLt has no %s: install CUDA 13's libcublas",
-                             functions[i].name);
-        }
-        memcpy((char *)&lt + functions[i].at, &found, sizeof found);
-    }
-    TESS_TRY(check(lt.cublasLtCreate(&lt.handle), "cuBLASLt"));
-    return check_cuda(cudaMalloc(&lt.workspace, WORKSPACE_BYTES), "cuBLASLt's workspace");
-}
-
-/* ---- a product, set up ----------------------------------------------------------------------- */
-
-typedef struct product {
-    tess_matmul_spec spec;
-    cublasLtMatmulDesc_t op;
-    cublasLtMatrixLayout_t a, b, c; /* the library's: a is our B, b our A */
-    cublasLtMatmulAlgo_t algo;
-    bool chosen;
-} product;
-
-static product *products;
-static size_t n_products, cap_products;
+/* ---- descriptors ------------------------------------------------------------------------------
+ */
 
 static cudaDataType_t type_of(tess_dtype t)
 {
     return t == TESS_BF16 ? CUDA_R_16BF : CUDA_R_32F;
 }
 
-static tess_status set_op(product *p, cublasLtMatmulDescAttributes_t what, const void *value,
-                          size_t n_bytes)
+bool tess__lt_way_exists(const tess_cuda_product *spec, tess_lt_way way)
 {
-    return check(lt.cublasLtMatmulDescSetAttribute(p->op, what, value, n_bytes), "cuBLASLt");
+    const tess_matmul_spec *s = &spec->matmul;
+    const bool narrow = s->out == TESS_BF16, sums = spec->epilogue == TESS_EPILOGUE_SUMS;
+    /* The library wants rows of z in whole packs of 16 bytes. */
+    const bool fusible = spec->epilogue != TESS_EPILOGUE_NONE &&
+                         (sums ? s->in == TESS_BF16 : narrow && s->n % 8 == 0);
+    const bool some_bias =
+        s->bias ? way.bias != TESS_LT_BIAS_BF16 || narrow : way.bias == TESS_LT_BIAS_F32;
+    return some_bias && (!way.fused || (fusible && way.bias != TESS_LT_BIAS_OWN));
 }
 
-static tess_status describe(product *p)
+/* Whether the library adds the bias. */
+static bool lends_bias(const tess_lt_product *p)
 {
-    const tess_matmul_spec *s = &p->spec;
+    return p->spec.matmul.bias && p->way.bias != TESS_LT_BIAS_OWN;
+}
+
+static cublasLtEpilogue_t fused_epilogue(const tess_cuda_product *spec)
+{
+    switch (spec->epilogue) {
+    case TESS_EPILOGUE_GELU:
+        return spec->matmul.bias
+                   ? (spec->aux ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_BIAS)
+                   : (spec->aux ? CUBLASLT_EPILOGUE_GELU_AUX : CUBLASLT_EPILOGUE_GELU);
+    case TESS_EPILOGUE_GELU_GRAD:
+        return CUBLASLT_EPILOGUE_DGELU;
+    case TESS_EPILOGUE_SUMS:
+        return CUBLASLT_EPILOGUE_BGRADB;
+    case TESS_EPILOGUE_NONE:
+        break;
+    }
+    return CUBLASLT_EPILOGUE_DEFAULT;
+}
+
+static cublasLtEpilogue_t epilogue_of(const tess_lt_product *p)
+{
+    const bool relu = p->spec.matmul.relu && p->way.bias != TESS_LT_BIAS_OWN;
+    if (p->way.fused) {
+        return fused_epilogue(&p->spec);
+    }
+    return lends_bias(p) ? (relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS)
+           : relu        ? CUBLASLT_EPILOGUE_RELU
+                         : CUBLASLT_EPILOGUE_DEFAULT;
+}
+
+static tess_status set_op(tess_lt_product *p, cublasLtMatmulDescAttributes_t what,
+                          const void *value, size_t n_bytes)
+{
+    return tess__lt_check(tess__lt.cublasLtMatmulDescSetAttribute(p->op, what, value, n_bytes),
+                          "cuBLASLt");
+}
+
+/* Where the epilogue reads and writes is part of the descriptor. */
+static tess_status point(tess_lt_product *p, const tess_cuda_args *x)
+{
+    const bool sums = p->way.fused && p->spec.epilogue == TESS_EPILOGUE_SUMS;
+    const void *bias = sums                               ? x->sums
+                       : p->way.bias == TESS_LT_BIAS_BF16 ? p->narrow_bias
+                                                          : x->matmul.bias;
+    if (sums || lends_bias(p)) {
+        TESS_TRY(set_op(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias));
+    }
+    return p->way.fused && x->aux
+               ? set_op(p, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &x->aux, sizeof x->aux)
+               : TESS_OK;
+}
+
+static tess_status describe_epilogue(tess_lt_product *p, const tess_cuda_args *x)
+{
+    const cublasLtEpilogue_t epilogue = epilogue_of(p);
+    const int32_t bias_type =
+        p->way.bias == TESS_LT_BIAS_BF16 && lends_bias(p) ? CUDA_R_16BF : CUDA_R_32F;
+    const int64_t aux_stride = p->spec.matmul.n;
+    TESS_TRY(set_op(p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
+    if (lends_bias(p) || epilogue == CUBLASLT_EPILOGUE_BGRADB) {
+        TESS_TRY(set_op(p, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &bias_type, sizeof bias_type));
+    }
+    if (p->way.fused && x->aux) {
+        TESS_TRY(set_op(p, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &aux_stride, sizeof aux_stride));
+    }
+    if (lends_bias(p) && p->way.bias == TESS_LT_BIAS_BF16) {
+        TESS_TRY(tess__lt_check_cuda(
+            cudaMalloc(&p->narrow_bias, (size_t)p->spec.matmul.n * sizeof(uint16_t)),
+            "a product's bias"));
+    }
+    return point(p, x);
+}
+
+/* A matrix of `rows` by `cols` that is stored by columns, or transposed. */
+static tess_status lay_out(cublasLtMatrixLayout_t *out, tess_dtype t, int64_t rows, int64_t cols,
+                           bool trans)
+{
+    return tess__lt_check(
+        tess__lt.cublasLtMatrixLayoutCreate(out, type_of(t), (uint64_t)(trans ? cols : rows),
+                                            (uint64_t)(trans ? rows : cols), trans ? cols : rows),
+        "cuBLASLt");
+}
+
+tess_status tess__lt_describe(tess_lt_product *p, const tess_cuda_args *x)
+{
+    const tess_matmul_spec *s = &p->spec.matmul;
     const cublasOperation_t ours_b = s->b_trans ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasOperation_t ours_a = s->a_trans ? CUBLAS_OP_T : CUBLAS_OP_N;
-    const cublasLtEpilogue_t epilogue =
-        s->relu   ? (s->bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU)
-        : s->bias ? CUBLASLT_EPILOGUE_BIAS
-                  : CUBLASLT_EPILOGUE_DEFAULT;
-    const cudaDataType_t f32 = CUDA_R_32F;
-    TESS_TRY(
-        check(lt.cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cuBLASLt"));
+    TESS_TRY(tess__lt_check(
+        tess__lt.cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cuBLASLt"));
     TESS_TRY(set_op(p, CUBLASLT_MATMUL_DESC_TRANSA, &ours_b, sizeof ours_b));
     TESS_TRY(set_op(p, CUBLASLT_MATMUL_DESC_TRANSB, &ours_a, sizeof ours_a));
-    TESS_TRY(set_op(p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
-    if (s->bias) {
-        TESS_TRY(set_op(p, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &f32, sizeof f32));
-    }
-    const uint64_t n = (uint64_t)s->n, m = (uint64_t)s->m, k = (uint64_t)s->k;
-    TESS_TRY(check(lt.cublasLtMatrixLayoutCreate(&p->a, type_of(s->in), s->b_trans ? k : n,
-                                                 s->b_trans ? n : k, (int64_t)(s->b_trans ? k : n)),
-                   "cuBLASLt"));
-    TESS_TRY(check(lt.cublasLtMatrixLayoutCreate(&p->b, type_of(s->in), s->a_trans ? m : k,
-                                                 s->a_trans ? k : m, (int64_t)(s->a_trans ? m : k)),
-                   "cuBLASLt"));
-    return check(lt.cublasLtMatrixLayoutCreate(&p->c, type_of(s->out), n, m, (int64_t)n),
-                 "cuBLASLt");
+    TESS_TRY(describe_epilogue(p, x));
+    TESS_TRY(lay_out(&p->a, s->in, s->n, s->k, s->b_trans));
+    TESS_TRY(lay_out(&p->b, s->in, s->k, s->m, s->a_trans));
+    return lay_out(&p->c, s->out, s->n, s->m, false);
 }
 
-static void free_product(product *p)
+void tess__lt_product_free(tess_lt_product *p)
 {
     if (p->op) {
-        lt.cublasLtMatmulDescDestroy(p->op);
+        tess__lt.cublasLtMatmulDescDestroy(p->op);
     }
     cublasLtMatrixLayout_t layouts[] = {p->a, p->b, p->c};
     for (int64_t i = 0; i < TESS_COUNT(layouts); i++) {
         if (layouts[i]) {
-            lt.cublasLtMatrixLayoutDestroy(layouts[i]);
+            tess__lt.cublasLtMatrixLayoutDestroy(layouts[i]);
         }
     }
+    cudaFree(p->narrow_bias); /* CUDA's */
+    p->op = NULL;
+    p->a = p->b = p->c = NULL;
+    p->narrow_bias = NULL;
 }
 
-static cublasStatus_t multiply(const product *p, const cublasLtMatmulAlgo_t *algo,
-                               const tess_matmul_args *x, void *to, void *stream)
-{
-    const float one = 1, zero = 0;
-    const bool adds = p->spec.residual || p->spec.accumulate;
-    const void *c = p->spec.accumulate ? x->c : p->spec.residual ? x->residual : to;
-    return lt.cublasLtMatmul(lt.handle, p->op, &one, x->b, p->a, x->a, p->b, adds ? &one : &zero, c,
-                             p->c, to, p->c, algo, lt.workspace, WORKSPACE_BYTES, stream);
-}
-
-/* ---- choosing an algorithm --------------------------------------------------------------------
+/* ---- our own kernels, as operators ------------------------------------------------------------
  */
 
-typedef struct timing {
-    cudaEvent_t begin, end;
-    void *to; /* a result that nobody reads */
-} timing;
-
-/* Milliseconds of the fastest run; a negative number when it does not run. */
-static float time_algorithm(const product *p, const cublasLtMatmulAlgo_t *algo,
-                            const tess_matmul_args *x, const timing *t, void *stream)
+static tess_operand matrix(const tess_lt_product *p, void *data)
 {
-    float best = -1;
-    for (int i = 0; i < TIMED_RUNS; i++) {
-        float ms = 0;
-        cudaEventRecord(t->begin, stream);
-        if (multiply(p, algo, x, t->to, stream) != CUBLAS_STATUS_SUCCESS ||
-            cudaEventRecord(t->end, stream) != cudaSuccess ||
-            cudaEventSynchronize(t->end) != cudaSuccess ||
-            cudaEventElapsedTime(&ms, t->begin, t->end) != cudaSuccess) {
-            return -1;
-        }
-        best = best < 0 || ms < best ? ms : best;
-    }
-    return best;
+    const tess_matmul_spec *s = &p->spec.matmul;
+    return (tess_operand){data, s->out, TESS_SHAPE_OF(s->m, 1, s->n)};
 }
 
-static tess_status choose_fastest(product *p, const cublasLtMatmulHeuristicResult_t *found, int n,
-                                  const tess_matmul_args *x, const timing *t, void *stream)
+static tess_operand vector(const tess_lt_product *p, tess_dtype t, const void *data)
 {
-    float best = -1;
-    for (int i = 0; i < n; i++) {
-        const float ms = time_algorithm(p, &found[i].algo, x, t, stream);
-        if (ms >= 0 && (best < 0 || ms < best)) {
-            best = ms;
-            p->algo = found[i].algo;
-            p->chosen = true;
-        }
-    }
-    return p->chosen ? TESS_OK
-                     : TESS_FAIL(TESS_DEVICE, "cuBLASLt: none of its %d algorithms runs", n);
+    return (tess_operand){(void *)(uintptr_t)data, t, TESS_SHAPE_OF(1, p->spec.matmul.n)};
 }
 
-static tess_status propose(const product *p, cublasLtMatmulHeuristicResult_t *found, int *n)
+static tess_status narrow_bias(const tess_lt_product *p, const tess_cuda_args *x, void *stream)
 {
-    const uint64_t workspace_bytes = WORKSPACE_BYTES;
-    cublasLtMatmulPreference_t wish;
-    TESS_TRY(check(lt.cublasLtMatmulPreferenceCreate(&wish), "cuBLASLt"));
-    tess_status st = check(
-        lt.cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                                &workspace_bytes, sizeof workspace_bytes),
-        "cuBLASLt");
-    st = st ? st
-            : check(lt.cublasLtMatmulAlgoGetHeuristic(lt.handle, p->op, p->a, p->b, p->c, p->c,
-                                                      wish, MAX_PROPOSALS, found, n),
-                    "cuBLASLt's choice of algorithms");
-    lt.cublasLtMatmulPreferenceDestroy(wish);
-    return st;
+    const tess_operand from = vector(p, TESS_F32, x->matmul.bias);
+    const tess_operand to = vector(p, TESS_BF16, p->narrow_bias);
+    return tess__cuda_cast(&(tess_exec){.in = &from, .out = &to, .n_in = 1, .stream = stream});
 }
 
-static tess_status choose(product *p, const tess_matmul_args *x, void *stream)
+static tess_status add_bias(const tess_lt_product *p, const tess_cuda_args *x, void *to,
+                            void *stream)
 {
-    cublasLtMatmulHeuristicResult_t found[MAX_PROPOSALS];
-    int n = 0;
-    timing t = {0};
-    const size_t n_bytes = (size_t)(p->spec.m * p->spec.n) * tess_dtype_bytes(p->spec.out);
-    TESS_TRY(propose(p, found, &n));
-    tess_status st = check_cuda(cudaMalloc(&t.to, n_bytes), "timing products");
-    st = st ? st : check_cuda(cudaEventCreate(&t.begin), "timing products");
-    st = st ? st : check_cuda(cudaEventCreate(&t.end), "timing products");
-    st = st ? st : choose_fastest(p, found, n, x, &t, stream);
-    if (t.begin) {
-        cudaEventDestroy(t.begin);
+    const tess_operand in[] = {matrix(p, to), vector(p, TESS_F32, x->matmul.bias)};
+    const unary_attrs relu = {.kind = TESS_RELU};
+    tess_exec e = {.in = in, .out = in, .n_in = 2, .attrs = &relu, .stream = stream};
+    TESS_TRY(tess__cuda_add_rows(&e));
+    return p->spec.matmul.relu ? tess__cuda_unary(&e) : TESS_OK;
+}
+
+static tess_status activate(const tess_lt_product *p, const tess_cuda_args *x, void *to,
+                            void *stream)
+{
+    const bool backward = p->spec.epilogue == TESS_EPILOGUE_GELU_GRAD;
+    const tess_operand c = matrix(p, to), aux = matrix(p, x->aux ? x->aux : to);
+    const tess_operand in[] = {aux, c};
+    const unary_attrs gelu = {.kind = TESS_GELU_TANH};
+    const tess_exec e = {.in = in, .out = &c, .n_in = 2, .attrs = &gelu, .stream = stream};
+    return backward ? tess__cuda_unary_grad(&e) : tess__cuda_unary(&e);
+}
+
+/* The workspace holds slices' sums, before the product has it. */
+static tess_status sum_rows(const tess_lt_product *p, const tess_cuda_args *x, void *stream)
+{
+    const tess_matmul_spec *s = &p->spec.matmul;
+    if (tess__cuda_column_sum_scratch(s->k, s->m) > TESS_LT_WORKSPACE_BYTES) {
+        return TESS_FAIL(TESS_UNSUPPORTED, "sums of %lld columns", (long long)s->m);
     }
-    if (t.end) {
-        cudaEventDestroy(t.end);
-    }
-    cudaFree(t.to);
-    return st;
+    tess__cuda_column_sum(x->sums, s->in, x->matmul.a, s->k, s->m, s->m, tess__lt.workspace,
+                          stream);
+    return tess__cuda_launched("sums of rows");
 }
 
 /* ---- running ----------------------------------------------------------------------------------
  */
 
-/* With the bias where the epilogue reads it, which is part of the descriptor. */
-static tess_status point(product *p, const tess_matmul_args *x)
+static tess_status multiply(const tess_lt_product *p, const cublasLtMatmulAlgo_t *algo,
+                            const tess_cuda_args *x, void *to, void *stream)
 {
-    return p->spec.bias ? set_op(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &x->bias, sizeof x->bias)
-                        : TESS_OK;
+    const float one = 1, zero = 0;
+    const tess_matmul_spec *s = &p->spec.matmul;
+    const bool adds = s->residual || s->accumulate;
+    const void *c = s->accumulate ? x->matmul.c : s->residual ? x->matmul.residual : to;
+    return tess__lt_check(tess__lt.cublasLtMatmul(tess__lt.handle, p->op, &one, x->matmul.b, p->a,
+                                                  x->matmul.a, p->b, adds ? &one : &zero, c, p->c,
+                                                  to, p->c, algo, tess__lt.workspace,
+                                                  TESS_LT_WORKSPACE_BYTES, stream),
+                          "matrix product on the card");
 }
 
-static tess_status add_product(const tess_matmul_spec *spec, const tess_matmul_args *x,
-                               void *stream, product **out)
+tess_status tess__lt_run(tess_lt_product *p, const cublasLtMatmulAlgo_t *algo,
+                         const tess_cuda_args *x, void *to, void *stream)
 {
+    const tess_epilogue own = p->way.fused ? TESS_EPILOGUE_NONE : p->spec.epilogue;
+    void *z = own == TESS_EPILOGUE_GELU && x->aux ? x->aux : to;
+    TESS_TRY(point(p, x));
+    if (p->narrow_bias) {
+        TESS_TRY(narrow_bias(p, x, stream));
+    }
+    if (own == TESS_EPILOGUE_SUMS) {
+        TESS_TRY(sum_rows(p, x, stream));
+    }
+    TESS_TRY(multiply(p, algo, x, z, stream));
+    if (p->spec.matmul.bias && p->way.bias == TESS_LT_BIAS_OWN) {
+        TESS_TRY(add_bias(p, x, z, stream));
+    }
+    return own == TESS_EPILOGUE_GELU || own == TESS_EPILOGUE_GELU_GRAD ? activate(p, x, to, stream)
+                                                                       : TESS_OK;
+}
+
+/* ---- all products of the process --------------------------------------------------------------
+ */
+
+static tess_lt_product *products;
+static size_t n_products, cap_products;
+
+static bool same(const tess_cuda_product *p, const tess_cuda_product *q)
+{
+    const tess_matmul_spec *a = &p->matmul, *b = &q->matmul;
+    return a->m == b->m && a->n == b->n && a->k == b->k && a->in == b->in && a->out == b->out &&
+           a->a_trans == b->a_trans && a->b_trans == b->b_trans && a->bias == b->bias &&
+           a->relu == b->relu && a->residual == b->residual && a->accumulate == b->accumulate &&
+           p->epilogue == q->epilogue && p->aux == q->aux;
+}
+
+tess_status tess__cuda_product(const tess_cuda_product *spec, const tess_cuda_args *x, void *stream)
+{
+    TESS_TRY(tess__lt_open());
+    for (size_t i = 0; i < n_products; i++) {
+        if (same(&products[i].spec, spec)) {
+            return tess__lt_run(&products[i], &products[i].algo, x, x->matmul.c, stream);
+        }
+    }
     TESS_TRY(tess_grow(&products, &cap_products, n_products + 1, sizeof *products));
-    product *p = &products[n_products];
-    *p = (product){.spec = *spec};
-    tess_status st = describe(p);
-    st = st ? st : point(p, x);
-    st = st ? st : choose(p, x, stream);
+    tess_lt_product p = {.spec = *spec};
+    tess_status st = tess__lt_choose(&p, x, stream);
+    st = st ? st : tess__lt_run(&p, &p.algo, x, x->matmul.c, stream);
     if (st) {
-        free_product(p);
+        tess__lt_product_free(&p);
         return st;
     }
-    n_products++;
-    *out = p;
+    products[n_products++] = p;
     return TESS_OK;
 }
 
-static bool same(const tess_matmul_spec *a, const tess_matmul_spec *b)
+tess_status tess__cuda_matmul(const tess_matmul_spec *spec, const tess_matmul_args *args,
+                              void *stream)
 {
-    return a->m == b->m && a->n == b->n && a->k == b->k && a->in == b->in && a->out == b->out &&
-           a->a_trans == b->a_trans && a->b_trans == b->b_trans && a->bias == b->bias &&
-           a->relu == b->relu && a->residual == b->residual && a->accumulate == b->accumulate;
-}
-
-tess_status tess__cuda_matmul(const tess_matmul_spec *spec, const tess_matmul_args *x, void *stream)
-{
-    product *p = NULL;
-    if (!lt.workspace) {
-        TESS_TRY(open_library());
-    }
-    for (size_t i = 0; i < n_products && !p; i++) {
-        p = same(&products[i].spec, spec) ? &products[i] : NULL;
-    }
-    if (!p) {
-        TESS_TRY(add_product(spec, x, stream, &p));
-    }
-    TESS_TRY(point(p, x));
-    return check(multiply(p, &p->algo, x, x->c, stream), "matrix product on the card");
+    const tess_cuda_product p = {.matmul = *spec};
+    const tess_cuda_args x = {.matmul = *args};
+    return tess__cuda_product(&p, &x, stream);
 }

@@ -533,11 +533,24 @@ struct CUgraphExec_st {
     std::vector<std::function<void()>> work;
 };
 
+struct CUevent_st {
+    double ms;
+};
+
+/* What has been put on the queue so far takes so long. */
+static double queue_ms;
+
 namespace emulate
 {
 
+void spend(double ms)
+{
+    queue_ms += ms;
+}
+
 void run(const launch &l, cudaStream_t)
 {
+    spend(1e-3);
     if (sticky == cudaSuccess) {
         issue([l] { run_grid(l); });
     }
@@ -675,6 +688,18 @@ cudaError_t cudaSetDevice(int)
     return cudaSuccess;
 }
 
+cudaError_t cudaGetDevice(int *i)
+{
+    *i = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int)
+{
+    *p = {"an emulated card", 9, 0, 4};
+    return cudaSuccess;
+}
+
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr a, int)
 {
     const bool weak = strcmp(driver(), "sm_70") == 0;
@@ -807,18 +832,30 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
 {
-    *e = reinterpret_cast<cudaEvent_t>(calloc(1, 1));
+    *e = new CUevent_st{0};
     return cudaSuccess;
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t *e)
+{
+    return cudaEventCreateWithFlags(e, 0);
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t e)
 {
-    free(e);
+    delete e;
     return cudaSuccess;
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t)
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t)
 {
+    e->ms = queue_ms;
+    return sticky;
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
+{
+    *ms = static_cast<float>(end->ms - begin->ms);
     return sticky;
 }
 

@@ -53,6 +53,8 @@ template <class F, class... A> std::function<void()> call(F kernel, A... argumen
 }
 /* Runs, or keeps for the graph that is being captured. */
 void run(const launch &l, cudaStream_t stream);
+/* So long does the card's queue take; a launch takes a microsecond. */
+void spend(double ms);
 /* The block's memory of this call site. */
 void *shared(const void *site, size_t bytes);
 void *dynamic_shared();

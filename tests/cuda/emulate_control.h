@@ -5,6 +5,10 @@
 #ifndef TESSERA_TESTS_EMULATE_CONTROL_H
 #define TESSERA_TESTS_EMULATE_CONTROL_H
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -16,6 +20,22 @@ void emulate_set_order(emulate_order order);
 /* The first fault since the last reset, "" when there was none. */
 const char *emulate_fault(void);
 void emulate_reset(void);
+
+/* The emulated cuBLASLt. */
+#define EMULATE_ALGORITHMS 8
+typedef struct emulate_library {
+    bool missing;        /* it does not open */
+    bool wide_bias;      /* takes an f32 bias beside a bf16 result, which is not documented */
+    bool no_bias, plain; /* has no bias; no other epilogue than bias and relu */
+    int n_algorithms;    /* that it proposes; 0: one */
+    float ms[EMULATE_ALGORITHMS]; /* that one takes; negative: it does not run */
+    float rare_ms;                /* that other epilogues than bias and relu take in addition */
+    size_t workspace_bytes;       /* that a check of an algorithm reports */
+    /* What was asked of it. */
+    int64_t n_heuristics, n_products;
+    int last, last_epilogue;
+} emulate_library;
+extern emulate_library emulate_lt;
 #else
 static inline void emulate_set_order(emulate_order order)
 {

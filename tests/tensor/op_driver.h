@@ -414,7 +414,15 @@ static inline double largest_of(const tess_operand *x, int64_t begin, int64_t n)
  * 2^-9, so of standard deviation 2^-9 / sqrt(3).  The errors of a sum add up as its terms do, in
  * squares: to 2^-9 / sqrt(3) of the root mean square of what was computed from the same terms, a
  * head's part of a row.  The row's largest element, some 2.5 times that, stands for it: 2^-8 of it
- * is 8 deviations. */
+ * is 8 deviations.
+ *
+ * A product with a bias on a device: the library may take the bias rounded to bf16, an error of
+ * 2^-9 of it; the row's largest element, a sum of such terms, stands for it too. */
+static inline bool rounds_within(const driver *d, const tess_op *op)
+{
+    return op->flags & TESS_OP_ROUNDS || (d->remote && strcmp(op->name, "linear") == 0);
+}
+
 static inline const char *compare_operand(driver *d, const tess_op *op, int which,
                                           const tess_operand *have, const tess_operand *want)
 {
@@ -422,7 +430,7 @@ static inline const char *compare_operand(driver *d, const tess_op *op, int whic
     const int64_t longest = d->c->reduction > 1 ? d->c->reduction : 1;
     const double eps = 8 * 0x1p-23 * sqrt((double)longest);
     const double rounding = have->dtype == TESS_BF16 ? 0x1p-8 : 0;
-    const double within = op->flags & TESS_OP_ROUNDS ? rounding : 0;
+    const double within = rounds_within(d, op) ? rounding : 0;
     const int64_t width = have->shape.rank > 0 ? tess__last(&have->shape) : 1;
     double squares = 0, largest = 0;
     for (int64_t i = 0; i < n; i++) {
