@@ -86,11 +86,12 @@ CUDA_OBJS := $(if $(CUDA),$(patsubst src/%,$(BUILD)/obj/%.o,$(CUDA_UNITS)))
 
 # Kernels are plain C, compiled once for each instruction set; cpu.c picks the table at run time.
 KERNELS := $(wildcard src/tensor/kernels/*.c)
-ISAS    := base avx2 avx512 avx512bf16
+ISAS    := base avx2 avx512 avx512vnni avx512bf16
 ISA_base       :=
 ISA_avx2       := -mavx2 -mfma -mf16c
 ISA_avx512     := $(ISA_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512
-ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16 -mavx512vnni
+ISA_avx512vnni := $(ISA_avx512) -mavx512vnni
+ISA_avx512bf16 := $(ISA_avx512vnni) -mavx512bf16
 KERNEL_FLAGS   := -O3 -fopenmp -ffp-contract=fast -fno-math-errno -fno-trapping-math
 ifeq ($(findstring clang,$(CC)),)
 # gcc 12 would make two loops of a product, one for a stride of 1, and to join them write all

@@ -361,11 +361,14 @@ typedef enum tess_isa {
     TESS_ISA_BASE,       /* what the compiler's baseline gives: SSE2 on x86-64 */
     TESS_ISA_AVX2,       /* + FMA, F16C */
     TESS_ISA_AVX512,     /* F, BW, DQ, VL */
+    TESS_ISA_AVX512VNNI, /* + VNNI */
     TESS_ISA_AVX512BF16, /* + BF16 */
     TESS_ISA_COUNT,
 } tess_isa;
-/* The best that the processor and operating system offer, capped by TESSERA_ISA=base|avx2|avx512|
- * avx512bf16 or by tess_isa_cap. */
+/* The fastest that the processor and operating system offer, or what TESSERA_ISA=base|avx2|avx512|
+ * avx512vnni|avx512bf16 names where they offer that much; capped by tess_isa_cap.  Intel's
+ * processors multiply pairs of bf16 at half the rate of single f32 numbers, or at best at the same:
+ * there BF16 is the fastest only beside AMX, which the library of products uses. */
 tess_isa tess_isa_get(void);
 void tess_isa_cap(tess_isa max);
 const char *tess_isa_name(tess_isa isa);

@@ -25,6 +25,7 @@
 SET(base)
 SET(avx2)
 SET(avx512)
+SET(avx512vnni)
 SET(avx512bf16)
 
 static tess_kernels tables[TESS_ISA_COUNT];
@@ -35,6 +36,7 @@ static void set_all(void)
     set_base(&tables[TESS_ISA_BASE]);
     set_avx2(&tables[TESS_ISA_AVX2]);
     set_avx512(&tables[TESS_ISA_AVX512]);
+    set_avx512vnni(&tables[TESS_ISA_AVX512VNNI]);
     set_avx512bf16(&tables[TESS_ISA_AVX512BF16]);
 }
 

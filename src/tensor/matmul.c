@@ -66,7 +66,8 @@ static void start(void)
     static const dnnl_cpu_isa_t caps[TESS_ISA_COUNT] = {
         [TESS_ISA_BASE] = dnnl_cpu_isa_sse41,
         [TESS_ISA_AVX2] = dnnl_cpu_isa_avx2,
-        [TESS_ISA_AVX512] = dnnl_cpu_isa_avx512_core_vnni,
+        [TESS_ISA_AVX512] = dnnl_cpu_isa_avx512_core,
+        [TESS_ISA_AVX512VNNI] = dnnl_cpu_isa_avx512_core_vnni,
         [TESS_ISA_AVX512BF16] = dnnl_cpu_isa_all,
     };
     dnnl_set_max_cpu_isa(caps[tess_isa_get()]); /* refused off x86, which is fine */

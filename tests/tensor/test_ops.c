@@ -39,21 +39,26 @@ static void check_all_cases(void **state)
     assert_int_equal(failed, 0);
 }
 
-static void check_lower_isas(void **state)
+/* A child whose processor has less than it is told has nothing to do. */
+static void check_other_isas(void **state)
 {
     (void)state;
-    for (int isa = 0; isa < (int)tess_isa_get(); isa++) {
+    for (int isa = 0; isa < TESS_ISA_COUNT; isa++) {
+        const char *name = tess_isa_name((tess_isa)isa);
+        if (isa == (int)tess_isa_get()) {
+            continue;
+        }
         const pid_t child = fork();
         if (child == 0) {
-            setenv("TESSERA_ISA", tess_isa_name((tess_isa)isa), 1);
-            setenv("TESS_OPS_CHILD", "1", 1);
+            setenv("TESSERA_ISA", name, 1);
+            setenv("TESS_OPS_CHILD", name, 1);
             execl("/proc/self/exe", "test_ops", (char *)NULL);
             _exit(127);
         }
         int status = -1;
         assert_int_equal(waitpid(child, &status, 0), child);
         if (status != 0) {
-            print_message("%s failed\n", tess_isa_name((tess_isa)isa));
+            print_message("%s failed\n", name);
         }
         assert_int_equal(status, 0);
     }
@@ -157,9 +162,13 @@ int main(void)
     const struct CMUnitTest all[] = {
         cmocka_unit_test(check_all_cases),
         cmocka_unit_test(driver_finds_planted_faults),
-        cmocka_unit_test(check_lower_isas),
+        cmocka_unit_test(check_other_isas),
     };
-    const struct CMUnitTest child[] = {cmocka_unit_test(check_all_cases)};
-    return getenv("TESS_OPS_CHILD") ? cmocka_run_group_tests(child, NULL, NULL)
-                                    : cmocka_run_group_tests(all, NULL, NULL);
+    const struct CMUnitTest only[] = {cmocka_unit_test(check_all_cases)};
+    const char *child = getenv("TESS_OPS_CHILD");
+    if (child && strcmp(child, tess_isa_name(tess_isa_get())) != 0) {
+        return 0;
+    }
+    return child ? cmocka_run_group_tests(only, NULL, NULL)
+                 : cmocka_run_group_tests(all, NULL, NULL);
 }
