@@ -150,7 +150,8 @@ static const char page_tail[] =
     "checkpoint.  A second one ends the process at once.\n"
     ".SH ENVIRONMENT\n"
     ".TP\nTESSERA_<OPTION>\nThe value of an option.\n"
-    ".TP\nTESSERA_ISA\nInstruction set to use where the processor has it, else the best it has: base, avx2, avx512, avx512vnni or avx512bf16.\n"
+    ".TP\nTESSERA_ISA\nInstruction set to use where the processor has it, else the best it has: "
+    "base, avx2, avx512, avx512vnni or avx512bf16.\n"
     ".TP\nNO_COLOR\nWhen set and not empty, no colour.\n"
     ".TP\nOMP_NUM_THREADS\nThreads for computation; default: the cores this process may use.\n";
 
