@@ -5,6 +5,7 @@
 #define TESTS_FUSION_DECODED_FIXTURE_H
 
 #include "fusion/fusion_fixture.h"
+#include "fusion/model.h"
 
 #define DECODED_PNG "tests/fixtures/vision/png_rgb.png"
 
@@ -47,9 +48,12 @@ static inline void decoded_close(decoded *d)
     tess_free(d->finished);
 }
 
+/* Its pictures are filled beside their longer side. */
 static inline tess_model *decoded_model(const tess_device *device)
 {
     tess_model *m = fixture_model("tok_last", TESS_PRECISION_F32);
+    m->config.preprocess.resize_mode = TESS_RESIZE_LONGEST;
+    memcpy(m->config.preprocess.fill, (uint8_t[]){200, 3, 90}, 3);
     tess_model_use(m, device);
     return m;
 }
