@@ -297,6 +297,10 @@ typedef struct tess_trainer_options {
     bool lock_image, lock_text; /* frozen towers get no gradient */
     bool raw_pictures;          /* pictures come decoded, and the device resizes them */
     tess_distill distill;       /* the text tower alone is run and trained; no pictures */
+    /* The part of each picture's patches that a step leaves out (FLIP: Li et al. 2023), 0 to below
+     * 1; which ones, the seed and the picture's place in the run decide.  Embedding sees all. */
+    double patch_dropout;
+    uint64_t seed;
 } tess_trainer_options;
 typedef struct tess_trainer tess_trainer;
 /* Adds groups "grad", "m", "v" beside "param"; the model must not be trained by two at a time. */
@@ -311,6 +315,7 @@ typedef struct tess_micro_batch {
     const int32_t *positions;     /* (N) */
     const int32_t *offsets;       /* (K*B+1), slot-major: segment k*B+b */
     const float *teacher;         /* (B,Z) unit rows; distillation alone */
+    int64_t counter;              /* the first picture's place in the run; patch dropout alone */
 } tess_micro_batch;
 /* Forward, backward, accumulate.  *out_loss is the batch's (not divided by accumulate). */
 TESS_MUST_USE tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b,

@@ -127,6 +127,8 @@ tess_value tess_resize_patches(tess_graph *g, tess_value bytes, tess_value place
 tess_value tess_repeat_rows(tess_graph *g, tess_value x, int64_t n, tess_dtype dtype);
 /* Rows begin..begin+n of x (N,C). */
 tess_value tess_slice_rows(tess_graph *g, tess_value x, int64_t begin, int64_t n);
+/* x (B,P,C), ids (B,K) i32 -> (B,K,C): chosen rows of each entry; zeros for an id beyond them. */
+tess_value tess_gather_rows(tess_graph *g, tess_value x, tess_value ids);
 /* x (B,P,C) and token (C) f32 -> (B,P+1,C), token first. */
 tess_value tess_prepend_token(tess_graph *g, tess_value x, tess_value token);
 

@@ -73,7 +73,8 @@ typedef struct tess_train_options {
     uint64_t seed;
     int workers;
     tess_augment augment;
-    int64_t cache_size; /* see tess_loader_options */
+    double patch_dropout; /* see tess_trainer_options */
+    int64_t cache_size;   /* see tess_loader_options */
     size_t cache_bytes;
     double max_bad_rate;
     int64_t log_every_n_steps;  /* 100 */

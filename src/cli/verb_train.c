@@ -18,7 +18,7 @@ typedef struct train_values {
     int64_t log_every, save_every, save_frequency, val_frequency, cache_size, cache_mb, aug_shift;
     double temperature, seconds, lr, beta1, beta2, eps, wd, clip, lr_min, bad_rate;
     double muon_momentum, muon_lr;
-    double aug_scale_min, aug_scale_max, aug_brightness, aug_contrast;
+    double aug_scale_min, aug_scale_max, aug_brightness, aug_contrast, patch_dropout;
     const char *lora_target, *lora_names;
     const char *distill_text, *distill_language, *distill_loss;
     int64_t lora_rank;
@@ -383,6 +383,16 @@ static const cli_option train_options[] = {
      AUGMENT,
      .value = "X",
      .help = "Brightness by a factor of 1-X to 1+X"},
+    {.name = "force-patch-dropout",
+     .kind = CLI_REAL,
+     .fallback = "0",
+     .min = 0,
+     .max = 0.99,
+     AT(patch_dropout),
+     AUGMENT,
+     .value = "PART",
+     .help = "Leave this part of every picture's patches out of a step (FLIP): faster steps; "
+             "evaluations see all"},
     {.name = "aug-contrast",
      .kind = CLI_REAL,
      .fallback = "0",
@@ -566,6 +576,7 @@ static tess_train_options options_of(const train_values *v, const char *dir, cli
                     .shift = (int32_t)v->aug_shift,
                     .brightness = v->aug_brightness,
                     .contrast = v->aug_contrast},
+        .patch_dropout = v->patch_dropout,
         .cache_size = v->cache_size,
         .cache_bytes = (size_t)v->cache_mb << 20,
         .max_bad_rate = v->bad_rate,

@@ -9,6 +9,7 @@
 #include "fusion/lora.h"
 
 #include "tensor/op.h"
+#include "vision/patch_dropout.h"
 
 #include <math.h>
 #include <string.h>
@@ -34,6 +35,7 @@ struct tess_trainer {
     tess_value norm;
     float hyper[HYPER_COUNT];
     int32_t *tokens, *positions;
+    int32_t *kept;  /* (B,K'): rows of each picture that this step sees; NULL: all */
     float *teacher; /* (K*B,Z): the batch's, once for each slot */
     size_t cap_tokens, cap_positions, cap_teacher;
     bool debug, profile;
@@ -58,6 +60,11 @@ static tess_value objective(tess_graph *g, const tess_model *m, tess_objective o
 static bool uses_pictures(const tess_trainer *t)
 {
     return !t->o.distill && t->model->config.objectives.image_text.weight > 0;
+}
+
+static int64_t n_kept(const tess_trainer *t)
+{
+    return tess__patches_kept(&t->model->config.vision, t->o.patch_dropout);
 }
 
 static tess_value distill_loss(tess_graph *g, const tess_trainer *t, tess_value text)
@@ -151,9 +158,12 @@ static tess_status add_gradients(tess_graph *g, const tess_trainer *t, tess_valu
 static tess_value image_tower(tess_graph *g, const tess_trainer *t)
 {
     const int64_t s = t->model->config.vision.image_size;
-    const tess_vit_pictures pictures =
+    tess_vit_pictures pictures =
         t->o.raw_pictures ? (tess_vit_pictures){.raw = tess__raw_inputs(g, t->o.batch, (int32_t)s)}
                           : tess__finished_pictures(g, t->o.batch, s);
+    if (t->kept) {
+        pictures.kept = tess_input(g, "kept", TESS_I32, TESS_SHAPE_OF(t->o.batch, n_kept(t)));
+    }
     return tess__picture_tower(g, t->model, pictures, t->o.recompute);
 }
 
@@ -374,6 +384,10 @@ static tess_status check_options(const tess_model *m, const tess_trainer_options
     if (o->batch < 1 || o->captions_per_image < 1 || o->accumulate < 1) {
         return TESS_FAIL(TESS_INVALID, "batch, captions per image and accumulation start at 1");
     }
+    if (!(o->patch_dropout >= 0 && o->patch_dropout < 1)) {
+        return TESS_FAIL(TESS_INVALID, "patch dropout: expected 0 to below 1, found %g",
+                         o->patch_dropout);
+    }
     if (o->distill && (m->lora || o->lock_text)) {
         return TESS_FAIL(TESS_INVALID, "distillation trains the text tower itself: without "
                                        "adapters, and not locked");
@@ -442,6 +456,10 @@ tess_status tess_trainer_new(tess_model *m, const tess_trainer_options *o, tess_
     t->o = *o;
     t->workspace = tess_workspace_new();
     tess_status st = t->workspace ? TESS_OK : TESS_NOMEM;
+    if (st == TESS_OK && o->patch_dropout > 0 && uses_pictures(t)) {
+        t->kept = tess_alloc_array((size_t)o->batch, (size_t)n_kept(t) * sizeof *t->kept);
+        st = t->kept ? TESS_OK : TESS_NOMEM;
+    }
     st = st ? st : add_states(t);
     st = st ? st : build_update(t);
     if (st) {
@@ -465,6 +483,7 @@ void tess_trainer_free(tess_trainer *t)
     tess_workspace_free(t->workspace);
     tess_free(t->tokens);
     tess_free(t->positions);
+    tess_free(t->kept);
     tess_free(t->teacher);
     tess_free(t);
 }
@@ -494,6 +513,11 @@ static tess_status copy_tokens(tess_trainer *t, const tess_micro_batch *b, int64
 
 static tess_status bind_pictures(const tess_trainer *t, const tess_micro_batch *b, tess_plan *plan)
 {
+    if (t->kept) {
+        tess__patches_choose(&t->model->config.vision, n_kept(t), t->o.seed, b->counter, t->o.batch,
+                             t->kept);
+        TESS_TRY(tess_plan_bind(plan, "kept", t->kept));
+    }
     if (!t->o.raw_pictures) {
         return tess_plan_bind(plan, "pictures", b->pictures);
     }

@@ -81,6 +81,9 @@ tess_status tess__settings_hash(const tess_train_options *o, const tess_model *m
             tess_hash128_add(s, texts[i], strlen(texts[i]) + 1);
         }
         tess_hash128_add(s, config.data ? config.data : "", config.n_bytes);
+        if (o->patch_dropout > 0) {
+            tess_hash128_add(s, &o->patch_dropout, sizeof o->patch_dropout);
+        }
         if (o->lora.rank > 0) {
             add_lora(s, o, m);
         }

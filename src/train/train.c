@@ -153,7 +153,9 @@ static tess_status open_model(tess_run *r)
                               .lock_image = o->lock_image,
                               .lock_text = o->lock_text,
                               .raw_pictures = sends_raw(r),
-                              .distill = distill_of(o)};
+                              .distill = distill_of(o),
+                              .patch_dropout = o->patch_dropout,
+                              .seed = o->seed};
     TESS_TRY(tess__teacher_open(&r->teacher, o, r->model));
     TESS_TRY(o->lora.rank > 0 ? add_lora(r) : TESS_OK);
     TESS_TRY(tess_trainer_new(r->model, &t, &r->trainer));
@@ -347,7 +349,8 @@ static tess_status micro_steps(tess_run *r)
                                .n_tokens = b->n_tokens,
                                .tokens = b->tokens,
                                .positions = b->positions,
-                               .offsets = b->offsets};
+                               .offsets = b->offsets,
+                               .counter = b->counter};
         float loss = 0;
         if (r->teacher.model) {
             TESS_TRY(tess__teacher_embed(&r->teacher, b->sources, b->n_pictures));

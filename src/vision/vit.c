@@ -220,7 +220,8 @@ static tess_value patches(tess_graph *g, const tess_vit_config *c, tess_vit_pict
                                       .dtype = o->dtype});
 }
 
-/* Patches with positions (B,P,C), class token first where there is one. */
+/* Patches with positions (B,P,C), class token first where there is one; or the rows that are kept.
+ */
 static tess_value embed(tess_graph *g, const tess_vit_config *c, tess_vit_pictures pictures,
                         const tess_vit_options *o)
 {
@@ -240,9 +241,10 @@ static tess_value embed(tess_graph *g, const tess_vit_config *c, tess_vit_pictur
             g, x, tess_state(g, "param", "class_embedding", TESS_F32, TESS_SHAPE_OF(c->width)));
         tokens++;
     }
-    return tess_add_rows(
+    x = tess_add_rows(
         g, x,
         tess_state(g, "param", "positional_embedding", TESS_F32, TESS_SHAPE_OF(tokens, c->width)));
+    return pictures.kept ? tess_gather_rows(g, x, pictures.kept) : x;
 }
 
 tess_value tess__vit(tess_graph *g, const tess_vit_config *c, tess_vit_pictures pictures,

@@ -35,6 +35,7 @@ void tess__vit_config_write(const tess_vit_config *c, tess_json_writer *w);
 typedef struct tess_vit_pictures {
     tess_value finished;
     tess_raw_inputs raw;
+    tess_value kept; /* (B,K) i32: the rows that the blocks see; 0: all (patch_dropout.h) */
 } tess_vit_pictures;
 /* The input "pictures" (n,size,size,3). */
 tess_vit_pictures tess__finished_pictures(tess_graph *g, int64_t n, int64_t size);

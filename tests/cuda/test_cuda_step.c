@@ -47,6 +47,7 @@ static void train(run *r, const char *name, const tess_trainer_options *o, tess_
     ok(tess_trainer_new(r->m, o, &r->t));
     for (int i = 0; i < STEPS; i++) {
         tess_micro_batch b = fixture_micro_batch(&batch);
+        b.counter = i * PICTURES;
         ok(tess_trainer_micro_step(r->t, &b, &r->loss[i]));
         ok(tess_trainer_update(r->t, 1e-3, i + 1, &r->norm[i]));
     }
@@ -111,6 +112,11 @@ static void check_options(void **state)
     o = fixture_options();
     o.lock_image = true;
     check_beside_processor("tok_last", &o);
+    o = fixture_options();
+    o.patch_dropout = 0.5;
+    o.seed = 5;
+    check_beside_processor("tok_last", &o);
+    check_beside_processor("avg_first", &o);
     o = fixture_options();
     o.muon = true;
     o.muon_momentum = 0.95f;

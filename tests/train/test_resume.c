@@ -83,6 +83,7 @@ static tess_train_options rich_options(const char *name)
     o.warmup = 3;
     o.lr_scheduler = "cosine";
     o.optimizer = "muon";
+    o.patch_dropout = 0.5;
     o.val_data = o.train_data;
     o.val_caption_key = "captions";
     o.val_frequency = 1;
@@ -196,6 +197,9 @@ static void test_other_runs_are_refused(void **state)
     assert_refused(o, "other options");
     o = tiny_options("plain");
     o.batch_size = 4;
+    assert_refused(o, "other options");
+    o = tiny_options("plain");
+    o.patch_dropout = 0.5;
     assert_refused(o, "other options");
     o = tiny_options("plain");
     snprintf(path, sizeof path, "%s/other.tar", run_dir);
