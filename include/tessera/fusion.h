@@ -317,13 +317,26 @@ typedef struct tess_micro_batch {
     const float *teacher;         /* (B,Z) unit rows; distillation alone */
     int64_t counter;              /* the first picture's place in the run; patch dropout alone */
 } tess_micro_batch;
-/* Forward, backward, accumulate.  *out_loss is the batch's (not divided by accumulate). */
+/* Forward, backward, accumulate.  *out_loss is the batch's (not divided by accumulate).  Without
+ * out_loss it does not wait for the device, which may go on reading its own copy of b: b may change
+ * on return. */
 TESS_MUST_USE tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b,
                                                   float *out_loss);
-/* Clip, AdamW and Muon, zero the gradients.  t counts updates from 1.  A gradient that is not
- * finite changes no weight; *out_norm is then not finite. */
+/* Clip, AdamW and Muon, zero the gradients.  step counts this trainer's updates from 1, or goes on
+ * with the count of applied ones from where another left off.  A gradient that is not finite
+ * changes no weight, and Adam's time stands still; *out_norm is then not finite.  Without out_norm
+ * it does not wait. */
 TESS_MUST_USE tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step,
                                               float *out_norm);
+/* What became of an update for which nobody waited. */
+typedef struct tess_step_result {
+    int64_t step; /* as given; 0: there is none, or with !wait none yet */
+    float loss;   /* the mean of its micro-steps */
+    float norm;   /* of the gradient, before it is clipped */
+} tess_step_result;
+#define TESS_TRAINER_RESULTS 8 /* so many may wait to be read; TESS_INVALID beyond */
+/* The oldest. */
+TESS_MUST_USE tess_status tess_trainer_read(tess_trainer *t, bool wait, tess_step_result *out);
 /* Runs the next micro-steps through the debug executor. */
 void tess_trainer_debug(tess_trainer *t, bool on);
 /* The states of a resume: groups m, v, grad of this store beside the model's parameters. */

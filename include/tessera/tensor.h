@@ -246,8 +246,14 @@ void tess_accumulate(tess_graph *g, tess_value state, tess_value x);
 tess_value tess_sumsq(tess_graph *g, tess_value x);
 /* state = min(max(state, least), most); NaN stays.  An effect. */
 void tess_clamp(tess_graph *g, tess_value state, float least, float most);
+/* What an update reads that changes from step to step.  rates (3) f32 input: lr, step (from 1,
+ * those that were skipped among them), grad_scale; skipped (1) f32: steps before this one whose
+ * gradient was not finite -> hyper (4) of the optimizers; *out_is_skipped (1) f32: 1 when sumsq is
+ * not finite, to be accumulated in `skipped`. */
+tess_value tess_adam_time(tess_graph *g, tess_value rates, tess_value skipped, tess_value sumsq,
+                          float beta1, float beta2, tess_value *out_is_skipped);
 /* AdamW (Loshchilov & Hutter 2019) in one pass over flat f32 states param, grad, m, v (n).
- * hyper (4) f32 input: lr, 1/(1-beta1^t), 1/(1-beta2^t), grad_scale.  Gradient used is
+ * hyper (4) f32: lr, 1/(1-beta1^t), 1/(1-beta2^t), grad_scale.  Gradient used is
  * grad * grad_scale * min(1, clip / (norm * grad_scale)), norm = sqrt(sumsq); clip 0: none.  Decay
  * only for the first n_decayed elements.  grad is zeroed in the same pass.  When sumsq is not
  * finite nothing but grad changes.  The first `begin` elements, grad among them, are left alone.
@@ -420,6 +426,21 @@ TESS_MUST_USE tess_status tess_plan_run_debug(tess_plan *p);
 /* An output's data, valid until another plan of the workspace runs.  NULL, with the message set,
  * where a device with memory of its own cannot hand it over: the plan's work failed there. */
 const void *tess_plan_output(const tess_plan *p, tess_value v);
+
+/* f32 scalars of plans, in the order in which they were asked for: a device with memory of its own
+ * is not waited for until they are read.  At most `capacity` are on their way. */
+typedef struct tess_readback tess_readback;
+TESS_MUST_USE tess_status tess_readback_new(const tess_device *device, int64_t capacity,
+                                            tess_readback **out);
+void tess_readback_free(tess_readback *r);
+/* v as the runs so far have left it; the tag comes back with it.  TESS_INVALID: v is no f32 scalar,
+ * or too many were not read. */
+TESS_MUST_USE tess_status tess_readback_add(tess_readback *r, const tess_plan *p, tess_value v,
+                                            int64_t tag);
+/* The oldest.  *out_there false: none was asked for or, without `wait`, it has not arrived. */
+TESS_MUST_USE tess_status tess_readback_read(tess_readback *r, bool wait, float *out,
+                                             int64_t *out_tag, bool *out_there);
+
 typedef struct tess_plan_stats {
     int64_t n_steps;
     size_t arena_bytes, scratch_bytes,
@@ -432,6 +453,10 @@ void tess_plan_print(const tess_plan *p, tess_buf *out);
 void tess_plan_profile(tess_plan *p, bool on);
 void tess_plan_print_profile(const tess_plan *p, tess_buf *out);
 
+/* What is chosen by its speed, which differs from run to run, is chosen by rule instead: on a CUDA
+ * device, the algorithms of matrix products.  All else repeats bit for bit as it is.  Set before
+ * the first plan runs. */
+void tess_compute_deterministic(bool on);
 /* Threads that operators use; 0: all of tess_cpu_count(). */
 void tess_compute_threads(int n);
 

@@ -45,6 +45,7 @@ typedef struct tess_train_options {
     const char *resume;    /* NULL, "latest", or a checkpoint directory */
     tess_precision precision;
     const tess_device *device;   /* NULL: the processor */
+    bool deterministic;          /* tess_compute_deterministic */
     int64_t batch_size;          /* 64; pictures of one micro-step */
     int64_t captions_per_image;  /* 1 */
     int64_t accum_freq;          /* 1 */

@@ -24,7 +24,8 @@ typedef struct train_values {
     int64_t lora_rank;
     double lora_alpha;
     bool rslora;
-    bool aug_flip, grad_checkpointing, lock_image, lock_text, delete_previous, debug, profile;
+    bool aug_flip, grad_checkpointing, lock_image, lock_text, delete_previous, debug, profile,
+        deterministic;
 } train_values;
 
 #define AT(field) CLI_AT(train_values, field)
@@ -136,6 +137,11 @@ static const cli_option train_options[] = {
      .help = "Of activations and matrix operands; weights are fp32. auto: bf16 on a card, and "
              "where the processor has it"},
     CLI_DEVICE(train_values, device, MODEL),
+    {.name = "deterministic",
+     AT(deterministic),
+     MODEL,
+     .help =
+         "On a card: the same bytes in every run, at some speed; a processor always gives them"},
     {.name = "lock-image", AT(lock_image), MODEL, .help = "Freeze the image tower"},
     {.name = "lock-text", AT(lock_text), MODEL, .help = "Freeze the text tower"},
     {.name = "distill-text",
@@ -558,6 +564,7 @@ static tess_train_options options_of(const train_values *v, const char *dir, cli
         .lr_scheduler = v->scheduler,
         .lr_min = v->lr_min,
         .grad_checkpointing = v->grad_checkpointing,
+        .deterministic = v->deterministic,
         .lock_image = v->lock_image,
         .lock_text = v->lock_text,
         .lora = {.rank = v->lora_rank,

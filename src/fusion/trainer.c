@@ -5,41 +5,15 @@
  * Captions are packed, so the number of token rows differs from batch to batch; a micro-step plan
  * is built for each bucket of rows (1/32 of a power of two wide, so about 1 % is spent on filling)
  * and kept, all plans sharing one workspace. */
+#include "fusion/trainer.h"
+
 #include "fusion/distill.h"
 #include "fusion/lora.h"
-
 #include "tensor/op.h"
 #include "vision/patch_dropout.h"
 
 #include <math.h>
 #include <string.h>
-
-#define MAX_PLANS   48
-#define HYPER_COUNT 4
-
-typedef struct step_plan {
-    tess_graph *graph;
-    tess_plan *plan;
-    tess_value loss;
-    int64_t rows, last_used;
-} step_plan;
-
-struct tess_trainer {
-    tess_model *model;
-    tess_trainer_options o;
-    tess_workspace *workspace;
-    step_plan plans[MAX_PLANS];
-    int64_t clock, last;
-    tess_graph *update_graph;
-    tess_plan *update;
-    tess_value norm;
-    float hyper[HYPER_COUNT];
-    int32_t *tokens, *positions;
-    int32_t *kept;  /* (B,K'): rows of each picture that this step sees; NULL: all */
-    float *teacher; /* (K*B,Z): the batch's, once for each slot */
-    size_t cap_tokens, cap_positions, cap_teacher;
-    bool debug, profile;
-};
 
 /* ---- graphs -------------------------------------------------------------------------------- */
 
@@ -57,12 +31,12 @@ static tess_value objective(tess_graph *g, const tess_model *m, tess_objective o
     return tess_contrast_sigmoid(g, a, b, scale, bias);
 }
 
-static bool uses_pictures(const tess_trainer *t)
+bool tess__trainer_sees(const tess_trainer *t)
 {
     return !t->o.distill && t->model->config.objectives.image_text.weight > 0;
 }
 
-static int64_t n_kept(const tess_trainer *t)
+int64_t tess__trainer_kept(const tess_trainer *t)
 {
     return tess__patches_kept(&t->model->config.vision, t->o.patch_dropout);
 }
@@ -89,7 +63,7 @@ static tess_value total_loss(tess_graph *g, const tess_trainer *t, tess_value im
     tess_value losses[2];
     float weights[2];
     int n = 0;
-    if (uses_pictures(t)) {
+    if (tess__trainer_sees(t)) {
         losses[n] = objective(g, t->model, o->image_text, image, text, "logit_scale");
         weights[n++] = (float)(o->image_text.weight / (double)t->o.accumulate);
     }
@@ -111,7 +85,7 @@ static const char *trained_group(const tess_trainer *t)
 /* Whether something of that group is frozen. */
 static bool any_locked(const tess_trainer *t)
 {
-    return !t->model->lora && (t->o.lock_image || t->o.lock_text || !uses_pictures(t));
+    return !t->model->lora && (t->o.lock_image || t->o.lock_text || !tess__trainer_sees(t));
 }
 
 static bool locked(const tess_trainer *t, const char *name)
@@ -121,7 +95,7 @@ static bool locked(const tess_trainer *t, const char *name)
     }
     bool visual = strncmp(name, "visual.", 7) == 0;
     bool scale = strncmp(name, "logit_", 6) == 0;
-    return visual  ? t->o.lock_image || !uses_pictures(t)
+    return visual  ? t->o.lock_image || !tess__trainer_sees(t)
            : scale ? t->o.distill != TESS_DISTILL_OFF
                    : t->o.lock_text;
 }
@@ -162,7 +136,8 @@ static tess_value image_tower(tess_graph *g, const tess_trainer *t)
         t->o.raw_pictures ? (tess_vit_pictures){.raw = tess__raw_inputs(g, t->o.batch, (int32_t)s)}
                           : tess__finished_pictures(g, t->o.batch, s);
     if (t->kept) {
-        pictures.kept = tess_input(g, "kept", TESS_I32, TESS_SHAPE_OF(t->o.batch, n_kept(t)));
+        pictures.kept =
+            tess_input(g, "kept", TESS_I32, TESS_SHAPE_OF(t->o.batch, tess__trainer_kept(t)));
     }
     return tess__picture_tower(g, t->model, pictures, t->o.recompute);
 }
@@ -176,7 +151,7 @@ static tess_status build_graph(const tess_trainer *t, int64_t rows, tess_graph *
         .positions = tess_input(g, "positions", TESS_I32, TESS_SHAPE_OF(rows)),
         .offsets = tess_input(g, "offsets", TESS_I32, TESS_SHAPE_OF(k * b + 1)),
     };
-    tess_value image = uses_pictures(t) ? image_tower(g, t) : 0;
+    tess_value image = tess__trainer_sees(t) ? image_tower(g, t) : 0;
     tess_value text = tess__caption_tower(g, m, in, t->o.recompute);
     if (image) {
         TESS_SHAPE(g, image, b, m->config.embed_dim);
@@ -186,7 +161,7 @@ static tess_status build_graph(const tess_trainer *t, int64_t rows, tess_graph *
     return add_gradients(g, t, *loss);
 }
 
-static tess_status apply_recompute(step_plan *p)
+static tess_status apply_recompute(tess__step_plan *p)
 {
     tess_graph *redone = NULL;
     tess_value *map = tess_alloc_array((size_t)tess_graph_n_values(p->graph), sizeof *map);
@@ -200,14 +175,14 @@ static tess_status apply_recompute(step_plan *p)
     return st;
 }
 
-static void free_step_plan(step_plan *p)
+static void free_step_plan(tess__step_plan *p)
 {
     tess_plan_free(p->plan);
     tess_graph_free(p->graph);
-    *p = (step_plan){0};
+    *p = (tess__step_plan){0};
 }
 
-static tess_status build_step(tess_trainer *t, step_plan *p)
+static tess_status build_step(tess_trainer *t, tess__step_plan *p)
 {
     p->graph = tess_graph_new();
     if (!p->graph) {
@@ -223,11 +198,11 @@ static tess_status build_step(tess_trainer *t, step_plan *p)
     return TESS_OK;
 }
 
-static tess_status find_step(tess_trainer *t, int64_t rows, step_plan **out)
+tess_status tess__trainer_find(tess_trainer *t, int64_t rows, tess__step_plan **out)
 {
-    step_plan *oldest = &t->plans[0];
-    for (int i = 0; i < MAX_PLANS; i++) {
-        step_plan *p = &t->plans[i];
+    tess__step_plan *oldest = &t->plans[0];
+    for (int i = 0; i < TESS__STEP_PLANS; i++) {
+        tess__step_plan *p = &t->plans[i];
         if (p->plan && p->rows == rows) {
             oldest = p;
             break;
@@ -347,6 +322,18 @@ static void clamp_scales(tess_graph *g, const tess_model *m)
     }
 }
 
+/* Which steps were skipped is known on the device alone, which does not wait for us to ask. */
+static tess_value add_time(tess_graph *g, const tess_trainer *t)
+{
+    const tess_value rates = tess_input(g, "rates", TESS_F32, TESS_SHAPE_OF(TESS__RATES));
+    const tess_value skipped = tess_state(g, "skipped", "updates", TESS_F32, TESS_SHAPE_OF(1));
+    tess_value is_skipped;
+    const tess_value hyper =
+        tess_adam_time(g, rates, skipped, t->norm, t->o.beta1, t->o.beta2, &is_skipped);
+    tess_accumulate(g, skipped, is_skipped);
+    return hyper;
+}
+
 static tess_status build_update(tess_trainer *t)
 {
     tess_store *s = t->model->store;
@@ -358,8 +345,8 @@ static tess_status build_update(tess_trainer *t)
         return TESS_NOMEM;
     }
     tess_shape flat = TESS_SHAPE_OF(n);
-    tess_value hyper = tess_input(g, "hyper", TESS_F32, TESS_SHAPE_OF(HYPER_COUNT));
     t->norm = tess_sumsq(g, tess_state(g, "grad", "", TESS_F32, TESS_SHAPE_OF(n_grad)));
+    const tess_value hyper = add_time(g, t);
     if (t->o.muon) {
         add_hidden(g, t, hyper);
     }
@@ -374,7 +361,7 @@ static tess_status build_update(tess_trainer *t)
     }
     TESS_TRY(
         tess_plan_build(g, &t->norm, 1, tess__model_device(t->model), s, t->workspace, &t->update));
-    return tess_plan_bind(t->update, "hyper", t->hyper);
+    return tess_plan_bind(t->update, "rates", t->rates);
 }
 
 /* ---- life ---------------------------------------------------------------------------------- */
@@ -426,6 +413,19 @@ static tess_status add_unlocked_states(const tess_trainer *t, const char *group)
     return tess_store_allocate(s);
 }
 
+/* A count of skipped updates that starts with this trainer. */
+static tess_status add_skipped(const tess_trainer *t)
+{
+    tess_store *s = t->model->store;
+    int64_t n;
+    if (!tess_store_group(s, "skipped", &n)) {
+        TESS_TRY(tess_store_add(s, "skipped", "updates", TESS_SHAPE_OF(1)));
+        TESS_TRY(tess_store_allocate(s));
+    }
+    *tess_store_group(s, "skipped", &n) = 0;
+    return tess_store_upload(s, "skipped", "");
+}
+
 /* Gradients and moments are three quarters of a training's states: what is frozen has none. */
 static tess_status add_states(const tess_trainer *t)
 {
@@ -438,7 +438,7 @@ static tess_status add_states(const tess_trainer *t)
                                    : tess_store_mirror(s, groups[i], trained_group(t)));
         }
     }
-    return TESS_OK;
+    return add_skipped(t);
 }
 
 tess_status tess_trainer_new(tess_model *m, const tess_trainer_options *o, tess_trainer **out)
@@ -456,10 +456,14 @@ tess_status tess_trainer_new(tess_model *m, const tess_trainer_options *o, tess_
     t->o = *o;
     t->workspace = tess_workspace_new();
     tess_status st = t->workspace ? TESS_OK : TESS_NOMEM;
-    if (st == TESS_OK && o->patch_dropout > 0 && uses_pictures(t)) {
-        t->kept = tess_alloc_array((size_t)o->batch, (size_t)n_kept(t) * sizeof *t->kept);
+    if (st == TESS_OK && o->patch_dropout > 0 && tess__trainer_sees(t)) {
+        t->kept =
+            tess_alloc_array((size_t)o->batch, (size_t)tess__trainer_kept(t) * sizeof *t->kept);
         st = t->kept ? TESS_OK : TESS_NOMEM;
     }
+    st = st ? st
+            : tess_readback_new(tess__model_device(m), TESS_TRAINER_RESULTS * (o->accumulate + 1),
+                                &t->results);
     st = st ? st : add_states(t);
     st = st ? st : build_update(t);
     if (st) {
@@ -475,109 +479,18 @@ void tess_trainer_free(tess_trainer *t)
     if (!t) {
         return;
     }
-    for (int i = 0; i < MAX_PLANS; i++) {
+    for (int i = 0; i < TESS__STEP_PLANS; i++) {
         free_step_plan(&t->plans[i]);
     }
     tess_plan_free(t->update);
     tess_graph_free(t->update_graph);
+    tess_readback_free(t->results);
     tess_workspace_free(t->workspace);
     tess_free(t->tokens);
     tess_free(t->positions);
     tess_free(t->kept);
     tess_free(t->teacher);
     tess_free(t);
-}
-
-/* ---- steps --------------------------------------------------------------------------------- */
-
-static int64_t bucket(int64_t n)
-{
-    int64_t step = 32;
-    while (step * 64 <= n) {
-        step *= 2;
-    }
-    return n < step ? step : (n + step - 1) / step * step;
-}
-
-static tess_status copy_tokens(tess_trainer *t, const tess_micro_batch *b, int64_t rows)
-{
-    TESS_TRY(tess_grow(&t->tokens, &t->cap_tokens, (size_t)rows, sizeof *t->tokens));
-    TESS_TRY(tess_grow(&t->positions, &t->cap_positions, (size_t)rows, sizeof *t->positions));
-    memcpy(t->tokens, b->tokens, (size_t)b->n_tokens * sizeof *t->tokens);
-    memcpy(t->positions, b->positions, (size_t)b->n_tokens * sizeof *t->positions);
-    for (int64_t i = b->n_tokens; i < rows; i++) {
-        t->tokens[i] = t->positions[i] = -1; /* a zero row that belongs to no caption */
-    }
-    return TESS_OK;
-}
-
-static tess_status bind_pictures(const tess_trainer *t, const tess_micro_batch *b, tess_plan *plan)
-{
-    if (t->kept) {
-        tess__patches_choose(&t->model->config.vision, n_kept(t), t->o.seed, b->counter, t->o.batch,
-                             t->kept);
-        TESS_TRY(tess_plan_bind(plan, "kept", t->kept));
-    }
-    if (!t->o.raw_pictures) {
-        return tess_plan_bind(plan, "pictures", b->pictures);
-    }
-    const tess_raw_memory r = tess_raw_pictures_get(b->raw);
-    if (r.n != t->o.batch || r.size != t->model->config.vision.image_size) {
-        return TESS_FAIL(
-            TESS_INVALID,
-            "a batch of %lld decoded pictures for %d pixels was given to a trainer for "
-            "%lld for %lld pixels",
-            (long long)r.n, r.size, (long long)t->o.batch,
-            (long long)t->model->config.vision.image_size);
-    }
-    return tess__raw_bind(plan, b->raw);
-}
-
-/* The teacher's vectors, once for each slot of captions. */
-static tess_status bind_teacher(tess_trainer *t, const tess_micro_batch *b, tess_plan *plan)
-{
-    const size_t n = (size_t)(t->o.batch * t->model->config.embed_dim);
-    const size_t k = (size_t)t->o.captions_per_image;
-    TESS_TRY(tess_grow(&t->teacher, &t->cap_teacher, n * k, sizeof *t->teacher));
-    for (size_t i = 0; i < k; i++) {
-        memcpy(t->teacher + i * n, b->teacher, n * sizeof *t->teacher);
-    }
-    return tess_plan_bind(plan, "teacher", t->teacher);
-}
-
-tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b, float *out_loss)
-{
-    int64_t rows = bucket(b->n_tokens);
-    step_plan *p;
-    TESS_TRY(find_step(t, rows, &p));
-    TESS_TRY(copy_tokens(t, b, rows));
-    TESS_TRY(uses_pictures(t) ? bind_pictures(t, b, p->plan) : TESS_OK);
-    TESS_TRY(t->o.distill ? bind_teacher(t, b, p->plan) : TESS_OK);
-    TESS_TRY(tess_plan_bind(p->plan, "tokens", t->tokens));
-    TESS_TRY(tess_plan_bind(p->plan, "positions", t->positions));
-    TESS_TRY(tess_plan_bind(p->plan, "offsets", b->offsets));
-    TESS_TRY(t->debug ? tess_plan_run_debug(p->plan) : tess_plan_run(p->plan));
-    const float *loss = tess_plan_output(p->plan, p->loss);
-    if (!loss) {
-        return TESS_DEVICE;
-    }
-    *out_loss = *loss * (float)t->o.accumulate;
-    return TESS_OK;
-}
-
-tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step, float *out_norm)
-{
-    t->hyper[0] = (float)lr;
-    t->hyper[1] = (float)(1 / (1 - pow((double)t->o.beta1, (double)step)));
-    t->hyper[2] = (float)(1 / (1 - pow((double)t->o.beta2, (double)step)));
-    t->hyper[3] = 1.0f;
-    TESS_TRY(tess_plan_run(t->update));
-    const float *squares = tess_plan_output(t->update, t->norm);
-    if (!squares) {
-        return TESS_DEVICE;
-    }
-    *out_norm = sqrtf(*squares);
-    return TESS_OK;
 }
 
 /* ---- looking ------------------------------------------------------------------------------- */
@@ -589,7 +502,7 @@ void tess_trainer_debug(tess_trainer *t, bool on)
 
 double tess_trainer_flops(const tess_trainer *t)
 {
-    const step_plan *p = &t->plans[t->last];
+    const tess__step_plan *p = &t->plans[t->last];
     return p->plan ? tess_plan_get_stats(p->plan).flops : 0;
 }
 
@@ -609,7 +522,7 @@ double tess_trainer_logit_scale(const tess_trainer *t)
 void tess_trainer_profile(tess_trainer *t, bool on)
 {
     t->profile = on;
-    for (int i = 0; i < MAX_PLANS; i++) {
+    for (int i = 0; i < TESS__STEP_PLANS; i++) {
         if (t->plans[i].plan) {
             tess_plan_profile(t->plans[i].plan, on);
         }
@@ -618,7 +531,7 @@ void tess_trainer_profile(tess_trainer *t, bool on)
 
 void tess_trainer_print_profile(const tess_trainer *t, tess_buf *out)
 {
-    const step_plan *p = &t->plans[t->last];
+    const tess__step_plan *p = &t->plans[t->last];
     if (p->plan) {
         tess_plan_print_profile(p->plan, out);
     }

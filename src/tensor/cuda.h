@@ -29,6 +29,9 @@ const tess_cuda_op *tess__cuda_find(const tess_op *op);
 /* TESS_OK, or the last launch's error as TESS_DEVICE. */
 tess_status tess__cuda_launched(const char *what);
 
+/* As tess_compute_deterministic was told. */
+bool tess__is_deterministic(void);
+
 tess_status tess__cuda_zero(void *x, size_t n_bytes, void *stream);
 /* sum (width) = the rows of x (n,width), f32, added in a fixed order.  In the stream's order. */
 void tess__cuda_sum_rows(float *sum, const float *x, int64_t n, int64_t width, void *stream);

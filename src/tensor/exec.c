@@ -35,6 +35,18 @@ void tess_compute_threads(int n)
     omp_set_num_threads(n > 0 ? n : tess_cpu_count());
 }
 
+static bool deterministic;
+
+void tess_compute_deterministic(bool on)
+{
+    deterministic = on;
+}
+
+bool tess__is_deterministic(void)
+{
+    return deterministic;
+}
+
 tess_workspace *tess_workspace_new(void)
 {
     return tess_alloc(sizeof(tess_workspace));
@@ -65,6 +77,7 @@ static tess_status new_memory(tess_workspace *w, size_t n_bytes)
 void tess_workspace_free(tess_workspace *w)
 {
     if (w) {
+        tess__feed_deinit(&w->feed);
         free_memory(w);
         tess_free(w);
     }
@@ -87,7 +100,11 @@ tess_status tess__workspace_reserve(tess_workspace *w, const tess_remote *remote
     w->n_bytes = 0;
     w->generation++;
     w->remote = remote;
-    if (new_memory(w, n_bytes)) {
+    const tess_status st = new_memory(w, n_bytes);
+    if (st && remote) {
+        return tess_error_prefix(st, "the plan's memory");
+    }
+    if (st) {
         return TESS_FAIL(TESS_NOMEM,
                          "the plan needs %.1f MB and memory gave out: use a smaller batch or "
                          "--grad-checkpointing",
@@ -120,22 +137,37 @@ tess_status tess_plan_bind_part(tess_plan *p, const char *input, const void *dat
     return found ? TESS_OK : TESS_FAIL(TESS_INVALID, "plan: no input is called %s", input);
 }
 
-static void *address(const tess_plan *p, int32_t buffer)
+size_t tess__plan_inputs_at(const tess_plan *p)
+{
+    const size_t used = p->stats.arena_bytes + p->stats.scratch_bytes;
+    return (used + TESS_ARENA_ALIGNMENT - 1) / TESS_ARENA_ALIGNMENT * TESS_ARENA_ALIGNMENT;
+}
+
+size_t tess__plan_bytes(const tess_plan *p)
+{
+    return tess__plan_inputs_at(p) + p->input_bytes;
+}
+
+void *tess__plan_address(const tess_plan *p, int32_t buffer)
 {
     if (buffer < 0) {
         return NULL;
     }
     const tess_buffer *b = &p->buffers[buffer];
-    return b->place == TESS_PLACE_ARENA ? p->workspace->data + b->offset
-           : p->device->remote          ? b->remote
-                                        : b->data;
+    if (b->place == TESS_PLACE_ARENA) {
+        return p->workspace->data + b->offset;
+    }
+    if (!p->device->remote) {
+        return b->data;
+    }
+    return b->place == TESS_PLACE_INPUT ? p->workspace->data + tess__plan_inputs_at(p) + b->offset
+                                        : b->remote;
 }
 
 tess_status tess__plan_resolve(tess_plan *p)
 {
     /* Another plan of this workspace may have failed to grow it, and have lost it. */
-    TESS_TRY(tess__workspace_reserve(p->workspace, p->device->remote,
-                                     p->stats.arena_bytes + p->stats.scratch_bytes));
+    TESS_TRY(tess__workspace_reserve(p->workspace, p->device->remote, tess__plan_bytes(p)));
     if (p->resolved && p->generation == p->workspace->generation) {
         return TESS_OK;
     }
@@ -147,10 +179,10 @@ tess_status tess__plan_resolve(tess_plan *p)
     for (int64_t s = 0; s < p->n_steps; s++) {
         tess_step *st = &p->steps[s];
         for (int k = 0; k < st->n_in; k++) {
-            st->in[k].data = address(p, st->in_buffer[k]);
+            st->in[k].data = tess__plan_address(p, st->in_buffer[k]);
         }
         for (int k = 0; k < st->op->n_out; k++) {
-            st->out[k].data = address(p, st->out_buffer[k]);
+            st->out[k].data = tess__plan_address(p, st->out_buffer[k]);
         }
     }
     p->generation = p->workspace->generation;
@@ -161,7 +193,8 @@ tess_status tess__plan_resolve(tess_plan *p)
 const void *tess_plan_output(const tess_plan *p, tess_value v)
 {
     const int32_t buffer = v > 0 && v < p->n_values ? p->buffer_of[v] : -1;
-    return buffer >= 0 && p->device->remote ? tess__remote_output(p, buffer) : address(p, buffer);
+    return buffer >= 0 && p->device->remote ? tess__remote_output(p, buffer)
+                                            : tess__plan_address(p, buffer);
 }
 
 /* ---- running ------------------------------------------------------------------------------- */

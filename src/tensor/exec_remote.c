@@ -1,22 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Running a plan on a device whose memory is not the host's. */
+#include "tensor/parallel.h"
 #include "tensor/plan.h"
+
+#include <string.h>
 
 /* ---- building ------------------------------------------------------------------------------- */
 
-/* Where the leaf's bytes are on the device. */
+static size_t aligned(size_t n)
+{
+    return (n + TESS_ARENA_ALIGNMENT - 1) / TESS_ARENA_ALIGNMENT * TESS_ARENA_ALIGNMENT;
+}
+
+/* A state's copy is the store's; inputs lie side by side behind the arena. */
 static tess_status place_leaf(tess_plan *p, tess_store *store, const tess_leaf_attrs *a,
                               tess_buffer *b)
 {
-    const tess_remote *r = p->device->remote;
-    return a->group ? tess__store_shadow(store, r, a->group, b->data, b->n_bytes, &b->remote)
-                    : r->alloc(b->n_bytes, &b->remote);
+    if (a->group) {
+        return tess__store_shadow(store, p->device->remote, a->group, b->data, b->n_bytes,
+                                  &b->remote);
+    }
+    b->offset = p->input_bytes;
+    p->input_bytes += aligned(b->n_bytes);
+    return TESS_OK;
 }
 
 tess_status tess__remote_build(tess_plan *p, tess_store *store, const tess_graph *g)
 {
     p->host_copies = tess_alloc_array((size_t)p->n_buffers + 1, sizeof *p->host_copies);
-    if (!p->host_copies) {
+    p->pieces = tess_alloc_array((size_t)p->n_buffers + 1, sizeof *p->pieces);
+    if (!p->host_copies || !p->pieces) {
         return TESS_NOMEM;
     }
     for (size_t i = 0; i < g->n_nodes; i++) {
@@ -25,22 +38,17 @@ tess_status tess__remote_build(tess_plan *p, tess_store *store, const tess_graph
             TESS_TRY(place_leaf(p, store, n->attrs, &p->buffers[p->buffer_of[n->out]]));
         }
     }
-    return TESS_OK;
+    return tess__feed_reserve(&p->workspace->feed, p->device->remote, p->input_bytes);
 }
 
 void tess__remote_free(tess_plan *p)
 {
-    const tess_remote *r = p->device->remote;
-    r->forget(p->recording);
-    for (int64_t i = 0; i < p->n_buffers; i++) {
-        if (p->buffers[i].place == TESS_PLACE_INPUT) {
-            r->free(p->buffers[i].remote);
-        }
-        if (p->host_copies) {
-            tess_free(p->host_copies[i]);
-        }
+    p->device->remote->forget(p->recording);
+    for (int64_t i = 0; p->host_copies && i < p->n_buffers; i++) {
+        tess_free(p->host_copies[i]);
     }
     tess_free(p->host_copies);
+    tess_free(p->pieces);
 }
 
 /* ---- running -------------------------------------------------------------------------------- */
@@ -68,15 +76,46 @@ static tess_status run_steps(const tess_plan *p)
     return TESS_OK;
 }
 
-static tess_status upload_inputs(const tess_plan *p)
+/* A batch is up to hundreds of megabytes: more than one thread's copy keeps up with. */
+static void copy_input(uint8_t *to, const void *from, size_t n_bytes)
 {
+    const tess_chunks c = tess__chunks((int64_t)n_bytes, 1);
+#pragma omp parallel for schedule(static) if (c.n > 1)
+    for (int64_t i = 0; i < c.n; i++) {
+        const tess_range r = tess__chunk(&c, i);
+        memcpy(to + r.begin, (const uint8_t *)from + r.begin, (size_t)r.n);
+    }
+}
+
+/* An input in one piece with the one before, where that is there to its end. */
+static void add_piece(tess_plan *p, const tess_buffer *b)
+{
+    tess_piece *last = p->n_pieces > 0 ? &p->pieces[p->n_pieces - 1] : NULL;
+    if (last && aligned(last->offset + last->n_bytes) == b->offset) {
+        last->n_bytes = b->offset + b->n_set - last->offset;
+    } else {
+        p->pieces[p->n_pieces++] = (tess_piece){.offset = b->offset, .n_bytes = b->n_set};
+    }
+}
+
+static tess_status feed_inputs(tess_plan *p)
+{
+    tess_feed *f = &p->workspace->feed;
+    uint8_t *slot;
+    if (p->input_bytes == 0) {
+        return TESS_OK;
+    }
+    TESS_TRY(tess__feed_begin(f, p->input_bytes, &slot));
+    p->n_pieces = 0;
     for (int64_t i = 0; i < p->n_buffers; i++) {
         const tess_buffer *b = &p->buffers[i];
         if (b->place == TESS_PLACE_INPUT) {
-            TESS_TRY(p->device->remote->upload(b->remote, b->data, b->n_set));
+            copy_input(slot + b->offset, b->data, b->n_set);
+            add_piece(p, b);
         }
     }
-    return TESS_OK;
+    return tess__feed_send(f, p->workspace->data + tess__plan_inputs_at(p), p->pieces, p->n_pieces,
+                           p->input_bytes);
 }
 
 static tess_status begin(tess_plan *p)
@@ -89,7 +128,7 @@ static tess_status begin(tess_plan *p)
         p->recording = NULL;
         p->ran = false;
     }
-    return upload_inputs(p);
+    return feed_inputs(p);
 }
 
 static tess_status record(tess_plan *p)
@@ -198,8 +237,8 @@ tess_status tess__remote_run_debug(tess_plan *p)
 const void *tess__remote_output(const tess_plan *p, int32_t buffer)
 {
     const tess_buffer *b = &p->buffers[buffer];
+    const void *from = tess__plan_address(p, buffer);
     void **copy = &p->host_copies[buffer];
     *copy = *copy ? *copy : tess_alloc(b->n_bytes);
-    const void *from = b->place == TESS_PLACE_ARENA ? p->workspace->data + b->offset : b->remote;
     return *copy && p->device->remote->download(*copy, from, b->n_bytes) == TESS_OK ? *copy : NULL;
 }

@@ -365,8 +365,7 @@ static tess_status build(builder *b, const tess_value *outputs, int64_t n_output
         TESS_TRY(tess__remote_build(p, b->store, b->g));
     }
     return p->device->computes
-               ? tess__workspace_reserve(p->workspace, p->device->remote,
-                                         p->stats.arena_bytes + p->stats.scratch_bytes)
+               ? tess__workspace_reserve(p->workspace, p->device->remote, tess__plan_bytes(p))
                : TESS_OK;
 }
 

@@ -19,11 +19,11 @@ typedef enum tess_place {
  * the buffer of their source. */
 typedef struct tess_buffer {
     tess_place place;
-    size_t n_bytes, offset; /* arena */
+    size_t n_bytes, offset; /* of the arena; of a device's inputs */
     int64_t first, last;    /* last INT64_MAX: an output of the plan */
     void *data;             /* inputs and states, in the host's memory */
     size_t n_set;           /* of an input's bytes, those from the first on that data has */
-    void *remote;           /* their copy on a device that has its own */
+    void *remote;           /* a state's copy on a device that has its own */
     const char *name;       /* inputs */
 } tess_buffer;
 
@@ -53,6 +53,7 @@ struct tess_workspace {
     uint8_t *data;
     size_t n_bytes;
     int64_t generation; /* counts moves of data */
+    tess_feed feed;
 };
 
 struct tess_plan {
@@ -75,6 +76,9 @@ struct tess_plan {
     /* On a device with memory of its own. */
     void *recording;
     bool ran;           /* since the operands were resolved */
+    size_t input_bytes; /* of all inputs, side by side */
+    tess_piece *pieces; /* what of them there was in the last run */
+    int64_t n_pieces;
     void **host_copies; /* of outputs, by buffer */
 };
 
@@ -84,6 +88,12 @@ tess_status tess__plan_check(const tess_plan *p);
 /* Sizes the arena: gives each arena buffer an offset so that overlapping lifetimes never overlap in
  * bytes.  Returns the arena's size. */
 size_t tess__plan_place(tess_buffer *buffers, int64_t n, tess_status *st);
+/* The arena, the largest scratch, and on a device with memory of its own the inputs: in this order
+ * in the workspace. */
+size_t tess__plan_inputs_at(const tess_plan *p);
+size_t tess__plan_bytes(const tess_plan *p);
+/* Where the buffer's bytes are on the plan's device; NULL for -1. */
+void *tess__plan_address(const tess_plan *p, int32_t buffer);
 tess_status tess__workspace_reserve(tess_workspace *w, const tess_remote *remote, size_t n_bytes);
 /* Fills the steps' data pointers; fails when an input is not bound. */
 tess_status tess__plan_resolve(tess_plan *p);

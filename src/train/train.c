@@ -132,6 +132,7 @@ static tess_status open_model(tess_run *r)
                  ? tess_model_open(o->model, o->precision, &r->model)
                  : tess_model_new(o->model, o->tokenizer, o->seed, o->precision, &r->model));
     tess_model_use(r->model, o->device);
+    tess_compute_deterministic(o->deterministic);
     if (!tess_model_has_image(r->model)) {
         return TESS_FAIL(TESS_INVALID,
                          "%s has a text tower alone: training needs an image tower beside it "
@@ -258,6 +259,7 @@ static tess_status resume(tess_run *r)
     st = st ? st : check_state(r, dir);
     st = st ? st : tess_loader_seek(r->loader, r->state.counter);
     r->elapsed_before = r->state.elapsed;
+    r->skipped_before = r->state.n_skipped;
     r->last_checkpoint = dir;
     return st;
 }
@@ -297,6 +299,37 @@ static void close_run(tess_run *r)
     tess_dir_unlock(&r->lock);
 }
 
+/* ---- results ------------------------------------------------------------------------------------
+ */
+
+static tess_status account(tess_run *r, const tess_step_result *s)
+{
+    const bool finite = isfinite(s->norm) && isfinite(s->loss);
+    r->loss = s->loss;
+    r->norm = s->norm;
+    r->state.loss_sum += finite ? (double)s->loss : 0;
+    r->state.n_loss += finite;
+    if (isfinite(s->norm)) {
+        return TESS_OK;
+    }
+    r->state.n_skipped++;
+    return tess_metrics_log(r->metrics, TESS_LOG_WARN,
+                            "step %lld: the gradient is not finite; update skipped (%lld so far)",
+                            (long long)(s->step + r->skipped_before),
+                            (long long)r->state.n_skipped);
+}
+
+/* What became of the steps before: on a card the last ones are still being made, unless `wait`. */
+static tess_status take_results(tess_run *r, bool wait)
+{
+    tess_step_result s;
+    do {
+        TESS_TRY(tess_trainer_read(r->trainer, wait, &s));
+        TESS_TRY(s.step > 0 ? account(r, &s) : TESS_OK);
+    } while (s.step > 0);
+    return TESS_OK;
+}
+
 /* ---- saving -------------------------------------------------------------------------------- */
 
 /* After saving `dir`, or having been resumed from it, the state has not changed under that name. */
@@ -321,6 +354,7 @@ static tess_status save_as(tess_run *r, char *dir, const char *name)
 
 static tess_status save(tess_run *r, const char *name)
 {
+    TESS_TRY(take_results(r, true));
     r->state.elapsed = r->o.seconds > 0 ? r->elapsed_before + tess_seconds() - r->started : 0;
     TESS_TRY(tess_metrics_sync(r->metrics));
     char *dir = tess_format("%s/%s", r->checkpoints_dir, name);
@@ -338,7 +372,6 @@ static tess_status save_step(tess_run *r)
 
 static tess_status micro_steps(tess_run *r)
 {
-    double sum = 0;
     for (int64_t i = 0; i < r->o.accum_freq; i++) {
         const tess_batch *b = NULL;
         double start = tess_seconds();
@@ -351,34 +384,20 @@ static tess_status micro_steps(tess_run *r)
                                .positions = b->positions,
                                .offsets = b->offsets,
                                .counter = b->counter};
-        float loss = 0;
         if (r->teacher.model) {
             TESS_TRY(tess__teacher_embed(&r->teacher, b->sources, b->n_pictures));
             mb.teacher = r->teacher.vectors;
         }
-        TESS_TRY(tess_trainer_micro_step(r->trainer, &mb, &loss));
-        sum += (double)loss;
+        TESS_TRY(tess_trainer_micro_step(r->trainer, &mb, NULL));
     }
-    r->loss = (float)(sum / (double)r->o.accum_freq);
     return TESS_OK;
 }
 
 static tess_status update(tess_run *r)
 {
     r->lr = tess__learning_rate(&r->o, r->state.step, tess__run_fraction(r));
-    /* Adam's time counts applied updates, so a skipped one leaves its bias correction in step. */
-    int64_t t = r->state.step + 1 - r->state.n_skipped;
-    TESS_TRY(tess_trainer_update(r->trainer, r->lr, t, &r->norm));
-    bool finite = isfinite(r->norm) && isfinite(r->loss);
-    if (!isfinite(r->norm)) {
-        r->state.n_skipped++;
-        TESS_TRY(tess_metrics_log(r->metrics, TESS_LOG_WARN,
-                                  "step %lld: the gradient is not finite; update skipped (%lld so "
-                                  "far)",
-                                  (long long)r->state.step + 1, (long long)r->state.n_skipped));
-    }
-    r->state.loss_sum += finite ? (double)r->loss : 0;
-    r->state.n_loss += finite;
+    /* Adam's time counts applied updates: the trainer leaves out those that it skipped. */
+    TESS_TRY(tess_trainer_update(r->trainer, r->lr, r->state.step + 1 - r->skipped_before, NULL));
     r->state.step++;
     r->state.counter += r->o.batch_size * r->o.accum_freq;
     r->window_steps++;
@@ -388,6 +407,8 @@ static tess_status update(tess_run *r)
 
 static tess_status log_step(tess_run *r)
 {
+    const bool logs = r->state.step == 1 || r->state.step % r->o.log_every_n_steps == 0;
+    TESS_TRY(take_results(r, logs));
     double seconds = tess_seconds() - r->window_start, steps = (double)r->window_steps;
     double rate = (double)r->window_samples / seconds;
     if (r->o.on_progress) {
@@ -401,8 +422,7 @@ static tess_status log_step(tess_run *r)
                                                           .loss = (double)r->loss,
                                                           .lr = r->lr});
     }
-    bool first = r->state.step == 1;
-    if (!first && r->state.step % r->o.log_every_n_steps != 0) {
+    if (!logs) {
         return TESS_OK;
     }
     int64_t in_epoch = r->state.counter % r->samples_per_epoch;
@@ -437,6 +457,7 @@ static tess_status end_epoch(tess_run *r)
     if (r->state.counter == 0 || epoch == before / r->samples_per_epoch) {
         return TESS_OK;
     }
+    TESS_TRY(take_results(r, true));
     if (epoch != r->state.epoch) {
         r->state.epoch = epoch;
         r->state.loss_sum = 0;

@@ -39,6 +39,7 @@ typedef struct tess_run {
     int64_t total_steps;   /* 0: bounded by seconds */
     int64_t samples_per_epoch;
     int64_t evaluated_step; /* the last with results; -1: none */
+    int64_t skipped_before; /* updates, in earlier sessions */
     double started;         /* tess_seconds when this session began */
     double elapsed_before;  /* seconds of earlier sessions */
     /* since the last logged step */

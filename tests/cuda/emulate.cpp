@@ -1,17 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The emulated card: fibers, shared memory, device memory, streams and graphs; see emulate.h.
- *
- * The first fault of a launch (a divergent barrier, a write beyond shared or device memory) is kept
- * as CUDA keeps its own: every later call says so too, until emulate_reset. */
-#include "emulate.h"
+/* The emulated card: a block's threads as fibers, warps, barriers and shared memory; see emulate.h.
+ */
+#include "emulate_card.h"
 
-#include <cstdio>
 #include <cstdlib>
 #include <map>
-#include <string>
 #include <sys/mman.h>
 #include <ucontext.h>
-#include <unistd.h>
 #include <vector>
 
 #include "emulate_control.h"
@@ -33,95 +28,10 @@ dim3 threadIdx, blockIdx, blockDim, gridDim;
 namespace
 {
 
-constexpr size_t STACK_BYTES = 256 << 10, GUARD_BYTES = 64, HEAP_BYTES = size_t(1) << 32;
-constexpr unsigned char GUARD = 0xa5, POISON = 0xff; /* all ones: NaN in every float type */
+using namespace card;
 
-std::string fault;       /* "" : none */
-cudaError_t sticky;      /* what every call returns from the first fault on */
+constexpr size_t STACK_BYTES = 256 << 10;
 emulate_order order_now; /* of the fibers */
-
-void fail(cudaError_t code, const std::string &text)
-{
-    if (sticky == cudaSuccess) {
-        sticky = code;
-        fault = text;
-    }
-}
-
-/* ---- device memory ------------------------------------------------------------------------- */
-
-/* One reserved range, closed to everybody outside of a kernel or a copy. */
-struct device_heap {
-    char *base = nullptr;
-    size_t end = 0;
-    int open = 0;
-    std::map<char *, size_t> used;       /* what was asked for */
-    std::multimap<size_t, char *> spare; /* by size with guards */
-
-    void start()
-    {
-        if (!base) {
-            base = static_cast<char *>(mmap(nullptr, HEAP_BYTES, PROT_NONE,
-                                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-            if (base == MAP_FAILED) {
-                abort();
-            }
-        }
-    }
-    void protect(int how)
-    {
-        if (base && end > 0) {
-            mprotect(base, end, how);
-        }
-    }
-} heap;
-
-struct heap_door {
-    heap_door()
-    {
-        if (heap.open++ == 0) {
-            heap.protect(PROT_READ | PROT_WRITE);
-        }
-    }
-    ~heap_door()
-    {
-        if (--heap.open == 0) {
-            heap.protect(PROT_NONE);
-        }
-    }
-};
-
-size_t round_up(size_t n, size_t to)
-{
-    return (n + to - 1) / to * to;
-}
-
-/* A guard before and after, and pages that no card would give: 256 bytes aligned. */
-size_t heap_size(size_t bytes)
-{
-    return 256 + round_up(bytes + GUARD_BYTES, 256);
-}
-
-bool guards_intact(const char *p, size_t bytes)
-{
-    for (size_t i = 0; i < GUARD_BYTES; i++) {
-        if (static_cast<unsigned char>(p[-1 - static_cast<long>(i)]) != GUARD ||
-            static_cast<unsigned char>(p[bytes + i]) != GUARD) {
-            return false;
-        }
-    }
-    return true;
-}
-
-void check_heap(const char *after)
-{
-    for (const auto &[p, bytes] : heap.used) {
-        if (!guards_intact(p, bytes)) {
-            fail(cudaErrorIllegalAddress,
-                 std::string(after) + " writes beyond a block of device memory");
-        }
-    }
-}
 
 /* ---- fibers -------------------------------------------------------------------------------- */
 
@@ -250,16 +160,21 @@ void end_quiet()
 {
 }
 #endif
-struct quiet {
-    quiet()
-    {
-        begin_quiet();
-    }
-    ~quiet()
-    {
-        end_quiet();
-    }
-};
+
+} // namespace
+
+card::quiet::quiet()
+{
+    begin_quiet();
+}
+
+card::quiet::~quiet()
+{
+    end_quiet();
+}
+
+namespace
+{
 
 void switch_to_scheduler()
 {
@@ -473,7 +388,9 @@ void run_block()
     }
 }
 
-void run_grid(const emulate::launch &l)
+} // namespace
+
+void card::run_grid(const emulate::launch &l)
 {
     const quiet own;
     heap_door door;
@@ -510,51 +427,8 @@ void run_grid(const emulate::launch &l)
     }
     check_heap(l.name);
 }
-
-/* ---- streams and graphs ---------------------------------------------------------------------- */
-
-std::vector<std::function<void()>> *capturing;
-
-void issue(const std::function<void()> &work)
-{
-    if (capturing) {
-        capturing->push_back(work);
-    } else {
-        work();
-    }
-}
-
-} // namespace
-
-struct CUgraph_st {
-    std::vector<std::function<void()>> work;
-};
-struct CUgraphExec_st {
-    std::vector<std::function<void()>> work;
-};
-
-struct CUevent_st {
-    double ms;
-};
-
-/* What has been put on the queue so far takes so long. */
-static double queue_ms;
-
 namespace emulate
 {
-
-void spend(double ms)
-{
-    queue_ms += ms;
-}
-
-void run(const launch &l, cudaStream_t)
-{
-    spend(1e-3);
-    if (sticky == cudaSuccess) {
-        issue([l] { run_grid(l); });
-    }
-}
 
 void *shared(const void *site, size_t bytes)
 {
@@ -635,273 +509,10 @@ void gather(const void *value, size_t bytes, void *all)
 }
 
 } // namespace emulate
-
 /* ---- control ----------------------------------------------------------------------------------
  */
 
 void emulate_set_order(emulate_order order)
 {
     order_now = order;
-}
-
-const char *emulate_fault(void)
-{
-    return fault.c_str();
-}
-
-void emulate_reset(void)
-{
-    fault.clear();
-    sticky = cudaSuccess;
-}
-
-/* ---- the runtime ------------------------------------------------------------------------------
- */
-
-const char *cudaGetErrorString(cudaError_t e)
-{
-    return e == sticky && !fault.empty() ? fault.c_str() : e == cudaSuccess ? "no error" : "error";
-}
-
-cudaError_t cudaGetLastError(void)
-{
-    return sticky;
-}
-
-static const char *driver(void)
-{
-    const char *s = getenv("EMULATE_DRIVER");
-    return s ? s : "";
-}
-
-cudaError_t cudaGetDeviceCount(int *n)
-{
-    *n = 1;
-    return strcmp(driver(), "old") == 0 || strcmp(driver(), "missing") == 0
-               ? cudaErrorInsufficientDriver
-           : strcmp(driver(), "none") == 0 ? cudaErrorNoDevice
-                                           : cudaSuccess;
-}
-
-cudaError_t cudaSetDevice(int)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaGetDevice(int *i)
-{
-    *i = 0;
-    return cudaSuccess;
-}
-
-cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int)
-{
-    *p = {"an emulated card", 9, 0, 4};
-    return cudaSuccess;
-}
-
-cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr a, int)
-{
-    const bool weak = strcmp(driver(), "sm_70") == 0;
-    *value = a == cudaDevAttrComputeCapabilityMajor   ? (weak ? 7 : 9)
-             : a == cudaDevAttrComputeCapabilityMinor ? 0
-                                                      : 4;
-    return cudaSuccess;
-}
-
-cudaError_t cudaDriverGetVersion(int *version)
-{
-    *version = strcmp(driver(), "missing") == 0 ? 0 : strcmp(driver(), "old") == 0 ? 11040 : 13000;
-    return cudaSuccess;
-}
-
-cudaError_t cudaRuntimeGetVersion(int *version)
-{
-    *version = 13000;
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
-{
-    *free_bytes = HEAP_BYTES - heap.end;
-    *total_bytes = HEAP_BYTES;
-    return cudaSuccess;
-}
-
-cudaError_t cudaMalloc(void **p, size_t bytes)
-{
-    const quiet own;
-    const size_t size = heap_size(bytes);
-    heap.start();
-    char *at;
-    auto spare = heap.spare.find(size);
-    if (spare != heap.spare.end()) {
-        at = spare->second;
-        heap.spare.erase(spare);
-    } else if (heap.end + size > HEAP_BYTES) {
-        return cudaErrorMemoryAllocation;
-    } else {
-        at = heap.base + heap.end;
-        heap.end += round_up(size, static_cast<size_t>(getpagesize()));
-    }
-    heap_door door;
-    heap.protect(PROT_READ | PROT_WRITE);
-    memset(at, GUARD, size);
-    memset(at + 256, POISON, bytes);
-    heap.used[at + 256] = bytes;
-    *p = at + 256;
-    return cudaSuccess;
-}
-
-cudaError_t cudaFree(void *p)
-{
-    const quiet own;
-    if (!p) {
-        return cudaSuccess;
-    }
-    auto found = heap.used.find(static_cast<char *>(p));
-    if (found == heap.used.end()) {
-        return cudaErrorInvalidValue;
-    }
-    heap_door door;
-    if (!guards_intact(found->first, found->second)) {
-        fail(cudaErrorIllegalAddress, "a block of device memory was written beyond its end");
-    }
-    heap.spare.insert({heap_size(found->second), found->first - 256});
-    heap.used.erase(found);
-    return sticky;
-}
-
-cudaError_t cudaMallocHost(void **p, size_t bytes)
-{
-    return (*p = calloc(1, bytes + 1)) ? cudaSuccess : cudaErrorMemoryAllocation;
-}
-
-cudaError_t cudaFreeHost(void *p)
-{
-    free(p);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind,
-                            cudaStream_t)
-{
-    if (sticky == cudaSuccess) {
-        issue([=] {
-            heap_door door;
-            memcpy(to, from, bytes);
-            check_heap("a copy");
-        });
-    }
-    return sticky;
-}
-
-cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t)
-{
-    if (sticky == cudaSuccess) {
-        issue([=] {
-            heap_door door;
-            memset(to, value, bytes);
-            check_heap("a fill");
-        });
-    }
-    return sticky;
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
-{
-    *s = reinterpret_cast<cudaStream_t>(calloc(1, 1));
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamDestroy(cudaStream_t s)
-{
-    free(s);
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t)
-{
-    return sticky;
-}
-
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
-{
-    return sticky;
-}
-
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
-{
-    *e = new CUevent_st{0};
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventCreate(cudaEvent_t *e)
-{
-    return cudaEventCreateWithFlags(e, 0);
-}
-
-cudaError_t cudaEventDestroy(cudaEvent_t e)
-{
-    delete e;
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t)
-{
-    e->ms = queue_ms;
-    return sticky;
-}
-
-cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
-{
-    *ms = static_cast<float>(end->ms - begin->ms);
-    return sticky;
-}
-
-cudaError_t cudaEventSynchronize(cudaEvent_t)
-{
-    return sticky;
-}
-
-cudaError_t cudaStreamBeginCapture(cudaStream_t, enum cudaStreamCaptureMode)
-{
-    capturing = new std::vector<std::function<void()>>;
-    return sticky;
-}
-
-cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *g)
-{
-    *g = new CUgraph_st{*capturing};
-    delete capturing;
-    capturing = nullptr;
-    return sticky;
-}
-
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *e, cudaGraph_t g, unsigned long long)
-{
-    *e = new CUgraphExec_st{g->work};
-    return sticky;
-}
-
-cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t)
-{
-    for (const auto &work : e->work) {
-        if (sticky == cudaSuccess) {
-            work();
-        }
-    }
-    return sticky;
-}
-
-cudaError_t cudaGraphDestroy(cudaGraph_t g)
-{
-    delete g;
-    return cudaSuccess;
-}
-
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e)
-{
-    delete e;
-    return cudaSuccess;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a test says to the emulated card; with TESS_REAL_CARD there is none.  EMULATE_DRIVER in the
  * environment: "none" no card, "missing" no driver, "old" one that is too old, "sm_70" a card of
- * another generation. */
+ * another generation, "no_image" one that the program has no code for, "no_pinned" a host without
+ * pinned memory. */
 #ifndef TESSERA_TESTS_EMULATE_CONTROL_H
 #define TESSERA_TESTS_EMULATE_CONTROL_H
 
@@ -15,6 +16,14 @@ extern "C" {
 
 /* Who of a block's threads goes first, between any two barriers. */
 typedef enum emulate_order { EMULATE_FORWARD, EMULATE_BACKWARD, EMULATE_SHUFFLED } emulate_order;
+/* What the runtime was asked for since the program's start. */
+typedef struct emulate_counts {
+    int64_t allocations; /* memory, events and graphs, made or given back */
+    int64_t waits;       /* of the host: for a stream or an event, and copies that make it wait */
+    int64_t launches;    /* of kernels, one by one */
+    int64_t graphs;      /* launches of graphs */
+} emulate_counts;
+
 #ifndef TESS_REAL_CARD
 void emulate_set_order(emulate_order order);
 /* The first fault since the last reset, "" when there was none. */
@@ -36,6 +45,9 @@ typedef struct emulate_library {
     int last, last_epilogue;
 } emulate_library;
 extern emulate_library emulate_lt;
+/* Bit k: the k-th stream's work is done only when something waits for it.  Clear: at once. */
+void emulate_set_lanes(unsigned late_lanes);
+emulate_counts emulate_get_counts(void);
 #else
 static inline void emulate_set_order(emulate_order order)
 {
@@ -43,6 +55,10 @@ static inline void emulate_set_order(emulate_order order)
 }
 static inline void emulate_reset(void)
 {
+}
+static inline void emulate_set_lanes(unsigned late_lanes)
+{
+    (void)late_lanes;
 }
 #endif
 

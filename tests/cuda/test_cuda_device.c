@@ -152,6 +152,43 @@ static void check_part(void **state)
     }
 }
 
+#ifndef TESS_REAL_CARD
+
+/* What fails behind the opening: a plan's first run, or what it allocates. */
+static void check_child(const char *driver, tess_status status, const char *says)
+{
+    const pid_t child = fork();
+    if (child == 0) {
+        const tess_device *d;
+        tess_feed f = {0};
+        uint8_t *slot;
+        void *at;
+        setenv("EMULATE_DRIVER", driver, 1);
+        tess_status st = tess_device_cuda(&d);
+        st = st ? st : tess__feed_reserve(&f, d->remote, 1000);
+        st = st ? st : tess__feed_begin(&f, 1000, &slot);
+        st = st ? st : d->remote->alloc(64, &at);
+        if (st == TESS_OK) {
+            tess__cuda_sum_rows(at, at, 1, 16, d->remote->stream());
+            st = tess__cuda_launched("sum");
+        }
+        _exit(st == status && strstr(tess_error(), says) ? 0 : 1);
+    }
+    int exit_status = -1;
+    assert_int_equal(waitpid(child, &exit_status, 0), child);
+    assert_int_equal(exit_status, 0);
+}
+
+static void check_no_code(void **state)
+{
+    (void)state;
+    check_child("no_image", TESS_DEVICE,
+                "sum: the program has no code for a card of this generation");
+    check_child("no_pinned", TESS_NOMEM, "pinned host memory were asked for");
+}
+
+#endif
+
 /* The host's copy of a state changes when it is asked for, and only then; and the other way. */
 static void check_states(void **state)
 {
@@ -219,15 +256,87 @@ static void check_profile(void **state)
     end(&w);
 }
 
+/* The host's copy of a result is the last thing to be allocated; a program goes on without. */
+static void check_lost_output(void **state)
+{
+    (void)state;
+    world w;
+    begin(&w, card());
+    assert_int_equal(tess_plan_run(w.plan), TESS_OK);
+    tess_fault_set(TESS_FAULT_ALLOC, 1, false);
+    assert_null(tess_plan_output(w.plan, w.y));
+    tess_fault_set(TESS_FAULT_ALLOC, 0, false);
+    assert_non_null(strstr(tess_error(), "memory"));
+    assert_non_null(tess_plan_output(w.plan, w.y));
+    end(&w);
+}
+
+/* Scalars take another road than batches, and more of them are on it than it has slots. */
+static void check_scalars(void **state)
+{
+    (void)state;
+    tess_graph *g = tess_graph_new();
+    tess_store *store = tess_store_new();
+    tess_workspace *workspace = tess_workspace_new();
+    tess_readback *back;
+    tess_plan *plan;
+    const tess_value x = tess_input(g, "x", TESS_F32, TESS_SHAPE_OF(1));
+    const tess_value y = tess_add(g, x, x);
+    float in, out;
+    int64_t tag;
+    bool there;
+    assert_int_equal(tess_plan_build(g, &y, 1, card(), store, workspace, &plan), TESS_OK);
+    assert_int_equal(tess_plan_bind(plan, "x", &in), TESS_OK);
+    assert_int_equal(tess_readback_new(card(), 20, &back), TESS_OK);
+    for (unsigned lanes = 0; lanes < 4; lanes++) {
+        emulate_set_lanes(lanes);
+        for (int i = 0; i < 20; i++) {
+            in = (float)i;
+            assert_int_equal(tess_plan_run(plan), TESS_OK);
+            assert_int_equal(tess_readback_add(back, plan, y, i), TESS_OK);
+        }
+        assert_int_equal(tess_readback_add(back, plan, y, 20), TESS_INVALID);
+        for (int i = 0; i < 20; i++) {
+            assert_int_equal(tess_readback_read(back, true, &out, &tag, &there), TESS_OK);
+            assert_true(there && tag == i && out == 2 * (float)i);
+        }
+        assert_int_equal(tess_readback_read(back, true, &out, &tag, &there), TESS_OK);
+        assert_false(there);
+    }
+    emulate_set_lanes(0);
+    tess_readback_free(back);
+    tess_plan_free(plan);
+    tess_workspace_free(workspace);
+    tess_store_free(store);
+    tess_graph_free(g);
+}
+
+/* More than any card has: the message says how much that was, and the card goes on. */
+static void check_no_memory(void **state)
+{
+    (void)state;
+    world w;
+    begin(&w, card());
+    assert_int_equal(tess__workspace_reserve(w.workspace, card()->remote, (size_t)1 << 50),
+                     TESS_NOMEM);
+    assert_non_null(strstr(tess_error(), "1125899.91 GB were asked for on the card, where"));
+    assert_non_null(strstr(tess_error(), "are free: use a smaller --batch-size"));
+    assert_int_equal(tess_plan_run(w.plan), TESS_OK);
+    assert_non_null(tess_plan_output(w.plan, w.y));
+    end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
 #ifndef TESS_REAL_CARD
-        cmocka_unit_test(check_no_card),
+        cmocka_unit_test(check_no_card),     cmocka_unit_test(check_no_code),
 #endif
-        cmocka_unit_test(check_runs),    cmocka_unit_test(check_part),
-        cmocka_unit_test(check_states),  cmocka_unit_test(check_debug),
-        cmocka_unit_test(check_moves),   cmocka_unit_test(check_profile),
+        cmocka_unit_test(check_lost_output), cmocka_unit_test(check_scalars),
+        cmocka_unit_test(check_no_memory),   cmocka_unit_test(check_part),
+        cmocka_unit_test(check_runs),        cmocka_unit_test(check_states),
+        cmocka_unit_test(check_debug),       cmocka_unit_test(check_moves),
+        cmocka_unit_test(check_profile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

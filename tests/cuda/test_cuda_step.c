@@ -9,63 +9,45 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "fusion/fusion_fixture.h"
+#include "cuda/emulate_control.h"
+#include "fusion/trainer_fixture.h"
 
 enum { STEPS = 3 };
 
-static fixture_batch batch;
-
-static int open_batch(void **state)
-{
-    (void)state;
-    fixture_open(&batch);
-    return 0;
-}
-
-static int close_batch(void **state)
-{
-    (void)state;
-    tess_tensors_free(batch.file);
-    return 0;
-}
-
-typedef struct run {
-    tess_model *m;
-    tess_trainer *t;
+typedef struct training {
+    run r;
     float loss[STEPS], norm[STEPS];
-} run;
+} training;
 
-static void train(run *r, const char *name, const tess_trainer_options *o, tess_precision precision,
-                  bool on_card)
+static const tess_device *card(void)
 {
-    const tess_device *device = NULL;
-    if (on_card) {
-        ok(tess_device_cuda(&device));
-    }
-    r->m = fixture_model(name, precision);
-    tess_model_use(r->m, device);
-    ok(tess_trainer_new(r->m, o, &r->t));
-    for (int i = 0; i < STEPS; i++) {
-        tess_micro_batch b = fixture_micro_batch(&batch);
-        b.counter = i * PICTURES;
-        ok(tess_trainer_micro_step(r->t, &b, &r->loss[i]));
-        ok(tess_trainer_update(r->t, 1e-3, i + 1, &r->norm[i]));
-    }
-    ok(tess_model_fetch(r->m));
+    const tess_device *d;
+    ok(tess_device_cuda(&d));
+    return d;
 }
 
-static void stop(run *r)
+static void train(training *t, const char *name, const tess_trainer_options *o,
+                  tess_precision precision, bool on_card)
 {
-    tess_trainer_free(r->t);
-    tess_model_free(r->m);
+    t->r = run_start(name, o, precision, on_card ? card() : NULL);
+    for (int i = 0; i < STEPS; i++) {
+        run_update(&t->r, i + 1, false);
+        t->loss[i] = t->r.loss;
+        t->norm[i] = t->r.norm;
+    }
+    ok(tess_model_fetch(t->r.m));
+}
+
+static void stop(training *t)
+{
+    run_stop(&t->r);
 }
 
 /* The root mean square of the difference beside that of the change, by group. */
-static double distance(const run *a, const run *b, const char *group)
+static double distance(const training *a, const training *b, const char *group)
 {
     int64_t n;
-    const float *x = tess_store_group(tess_model_store(a->m), group, &n);
-    const float *y = tess_store_group(tess_model_store(b->m), group, &n);
+    const float *x = run_group(&a->r, group, &n), *y = run_group(&b->r, group, &n);
     double difference = 0, size = 0;
     for (int64_t i = 0; i < n; i++) {
         difference += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
@@ -76,7 +58,7 @@ static double distance(const run *a, const run *b, const char *group)
 
 static void check_beside_processor(const char *name, const tess_trainer_options *o)
 {
-    run here, there;
+    training here, there;
     train(&here, name, o, TESS_PRECISION_F32, false);
     train(&there, name, o, TESS_PRECISION_F32, true);
     for (int i = 0; i < STEPS; i++) {
@@ -130,12 +112,11 @@ static void check_repeats(void **state)
     static const tess_precision precisions[] = {TESS_PRECISION_F32, TESS_PRECISION_BF16};
     for (int64_t p = 0; p < TESS_COUNT(precisions); p++) {
         const tess_trainer_options o = fixture_options();
-        run a, b;
+        training a, b;
         train(&a, "tok_last", &o, precisions[p], true);
         train(&b, "tok_last", &o, precisions[p], true);
         assert_memory_equal(a.loss, b.loss, sizeof a.loss);
-        assert_true(distance(&a, &b, "param") == 0);
-        assert_true(distance(&a, &b, "v") == 0);
+        assert_same_states(&a.r, &b.r);
         stop(&a);
         stop(&b);
     }
@@ -146,7 +127,7 @@ static void check_bf16(void **state)
 {
     (void)state;
     const tess_trainer_options o = fixture_options();
-    run narrow, wide;
+    training narrow, wide;
     train(&narrow, "tok_last", &o, TESS_PRECISION_BF16, true);
     train(&wide, "tok_last", &o, TESS_PRECISION_F32, false);
     for (int i = 0; i < STEPS; i++) {
@@ -156,46 +137,146 @@ static void check_bf16(void **state)
     stop(&wide);
 }
 
-/* The last thing that a step allocates is the host's copy of its loss: where that fails, so does
- * the step, by name. */
-static void check_lost_output(void **state)
+static void check_skips(void **state)
+{
+    (void)state;
+    check_skipping(card());
+}
+
+/* ---- a host that does not wait ----------------------------------------------------------------
+ */
+
+enum { LATE_STEPS = 5 };
+
+/* A batch in memory that is overwritten as soon as the call returns; no two are alike. */
+static void step_on(run *r, int64_t step)
+{
+    static int32_t tokens[PICTURES * SLOTS * CONTEXT];
+    int64_t n_pixels;
+    tess_micro_batch b = fixture_micro_batch(&batch);
+    const uint8_t *pixels = fixture_tensor(&batch, "pictures", &n_pixels);
+    uint8_t *pictures = tess_alloc((size_t)n_pixels);
+    for (int64_t i = 0; i < n_pixels; i++) {
+        pictures[i] = (uint8_t)(pixels[i] + 17 * step);
+    }
+    for (int64_t i = 0; i < b.n_tokens; i++) {
+        tokens[i] = b.tokens[(i + step) % b.n_tokens];
+    }
+    b.pictures = pictures;
+    b.tokens = tokens;
+    ok(tess_trainer_micro_step(r->t, &b, NULL));
+    memset(pictures, 0, (size_t)n_pixels);
+    memset(tokens, 0, sizeof tokens);
+    ok(tess_trainer_update(r->t, 1e-3 * (double)step, step, NULL));
+    tess_free(pictures);
+}
+
+static void take_results(run *r, bool wait, tess_step_result *results, int *n)
+{
+    tess_step_result s;
+    for (;;) {
+        ok(tess_trainer_read(r->t, wait, &s));
+        if (s.step == 0) {
+            return;
+        }
+        assert_int_equal(s.step, *n + 1);
+        results[(*n)++] = s;
+    }
+}
+
+static run train_late(unsigned late_lanes, tess_step_result *results)
+{
+    const tess_trainer_options o = fixture_options();
+    run r = run_start("tok_last", &o, TESS_PRECISION_F32, card());
+    int n = 0;
+    emulate_set_lanes(late_lanes);
+    for (int64_t step = 1; step <= LATE_STEPS; step++) {
+        step_on(&r, step);
+        take_results(&r, false, results, &n);
+    }
+    take_results(&r, true, results, &n);
+    assert_int_equal(n, LATE_STEPS);
+    ok(tess_model_fetch(r.m));
+    emulate_set_lanes(0);
+    return r;
+}
+
+/* However late a lane is, the copies wait for the work and the work for the copies: a lane that
+ * did not would read the batch before, or the one after. */
+static void check_lanes(void **state)
+{
+    (void)state;
+    tess_step_result at_once[LATE_STEPS], late[LATE_STEPS];
+    run r = train_late(0, at_once);
+    for (unsigned lanes = 1; lanes < 4; lanes++) {
+        run other = train_late(lanes, late);
+        assert_memory_equal(at_once, late, sizeof late);
+        assert_same_states(&r, &other);
+        run_stop(&other);
+    }
+    run_stop(&r);
+}
+
+#ifndef TESS_REAL_CARD
+
+/* Results come when they are there, and no earlier. */
+static void check_pending(void **state)
 {
     (void)state;
     const tess_trainer_options o = fixture_options();
-    const tess_device *device;
-    int64_t n_allocations = 0;
-    ok(tess_device_cuda(&device));
-    for (int fails = 0; fails < 2; fails++) {
-        float loss;
-        tess_trainer *t;
-        tess_model *m = fixture_model("tok_last", TESS_PRECISION_F32);
-        tess_model_use(m, device);
-        ok(tess_trainer_new(m, &o, &t));
-        tess_micro_batch b = fixture_micro_batch(&batch);
-        tess_fault_set(TESS_FAULT_ALLOC, n_allocations, false);
-        const tess_status st = tess_trainer_micro_step(t, &b, &loss);
-        n_allocations = tess_fault_count(TESS_FAULT_ALLOC);
-        tess_fault_set(TESS_FAULT_ALLOC, 0, false);
-        assert_int_equal(st, fails ? TESS_DEVICE : TESS_OK);
-        assert_true(!fails || strstr(tess_error(), "memory"));
-        tess_trainer_free(t);
-        tess_model_free(m);
-    }
+    run r = run_start("tok_last", &o, TESS_PRECISION_F32, card());
+    tess_step_result s;
+    emulate_set_lanes(3);
+    step_on(&r, 1);
+    ok(tess_trainer_read(r.t, false, &s));
+    assert_int_equal(s.step, 0);
+    ok(tess_trainer_read(r.t, true, &s));
+    assert_true(s.step == 1 && s.loss > 0 && s.norm > 0);
+    emulate_set_lanes(0);
+    run_stop(&r);
 }
+
+/* From the third step on: two graphs, and nothing else that costs. */
+static void check_costs(void **state)
+{
+    (void)state;
+    const tess_trainer_options o = fixture_options();
+    run r = run_start("tok_last", &o, TESS_PRECISION_F32, card());
+    tess_step_result s;
+    const tess_micro_batch b = fixture_micro_batch(&batch);
+    for (int64_t step = 1; step <= 6; step++) {
+        const emulate_counts before = emulate_get_counts();
+        tess_fault_set(TESS_FAULT_ALLOC, 0, false);
+        ok(tess_trainer_micro_step(r.t, &b, NULL));
+        ok(tess_trainer_update(r.t, 1e-3, step, NULL));
+        ok(tess_trainer_read(r.t, false, &s));
+        const emulate_counts after = emulate_get_counts();
+        if (step > 2) {
+            assert_int_equal(tess_fault_count(TESS_FAULT_ALLOC), 0);
+            assert_int_equal(after.allocations - before.allocations, 0);
+            assert_int_equal(after.waits - before.waits, 0);
+            assert_int_equal(after.launches - before.launches, 0);
+            assert_int_equal(after.graphs - before.graphs, 2);
+        }
+    }
+    run_stop(&r);
+}
+
+#endif
 
 /* What the trained model embeds with lies on the card; the processor's copy is what was fetched. */
 static void check_embedding(void **state)
 {
     (void)state;
     const tess_trainer_options o = fixture_options();
-    run there;
+    training there;
     train(&there, "tok_last", &o, TESS_PRECISION_F32, true);
-    const size_t n = (size_t)(PICTURES * tess_model_embed_dim(there.m));
+    const size_t n = (size_t)(PICTURES * tess_model_embed_dim(there.r.m));
     float *far = tess_alloc_array(n, sizeof *far), *near = tess_alloc_array(n, sizeof *near);
-    ok(tess_model_embed_pictures(there.m, batch.pictures, PICTURES, far));
+    ok(tess_model_embed_pictures(there.r.m, batch.pictures, PICTURES, far));
     tess_model *again = fixture_model("tok_last", TESS_PRECISION_F32);
     int64_t count;
-    const float *trained = tess_store_group(tess_model_store(there.m), "param", &count);
+    const float *trained = tess_store_group(tess_model_store(there.r.m), "param", &count);
     memcpy(tess_store_group(tess_model_store(again), "param", &count), trained,
            (size_t)count * sizeof *trained);
     ok(tess_model_embed_pictures(again, batch.pictures, PICTURES, near));
@@ -213,7 +294,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(check_models),    cmocka_unit_test(check_options),
         cmocka_unit_test(check_repeats),   cmocka_unit_test(check_bf16),
-        cmocka_unit_test(check_embedding), cmocka_unit_test(check_lost_output),
+        cmocka_unit_test(check_embedding), cmocka_unit_test(check_skips),
+        cmocka_unit_test(check_lanes),
+#ifndef TESS_REAL_CARD
+        cmocka_unit_test(check_pending),   cmocka_unit_test(check_costs),
+#endif
     };
     return cmocka_run_group_tests(tests, open_batch, close_batch);
 }

@@ -7,35 +7,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "fusion_fixture.h"
-
-static fixture_batch batch;
-
-static int open_batch(void **state)
-{
-    (void)state;
-    fixture_open(&batch);
-    return 0;
-}
-
-static int close_batch(void **state)
-{
-    (void)state;
-    tess_tensors_free(batch.file);
-    return 0;
-}
-
-typedef struct run {
-    tess_model *m;
-    tess_trainer *t;
-    float loss, norm;
-} run;
+#include "fusion/trainer_fixture.h"
 
 static run start(const char *name, const tess_trainer_options *o)
 {
-    run r = {.m = fixture_model(name, TESS_PRECISION_F32)};
-    ok(tess_trainer_new(r.m, o, &r.t));
-    return r;
+    return run_start(name, o, TESS_PRECISION_F32, NULL);
 }
 
 static void step(run *r)
@@ -43,17 +19,6 @@ static void step(run *r)
     tess_micro_batch b = fixture_micro_batch(&batch);
     tess_trainer_debug(r->t, true);
     ok(tess_trainer_micro_step(r->t, &b, &r->loss));
-}
-
-static void stop(run *r)
-{
-    tess_trainer_free(r->t);
-    tess_model_free(r->m);
-}
-
-static float *group(const run *r, const char *name, int64_t *out_n)
-{
-    return tess_store_group(tess_model_store(r->m), name, out_n);
 }
 
 static void test_recompute_changes_nothing(void **state)
@@ -67,15 +32,15 @@ static void test_recompute_changes_nothing(void **state)
     step(&kept);
     step(&redone);
     assert_true(kept.loss == redone.loss);
-    const float *a = group(&kept, "grad", &n), *b = group(&redone, "grad", &n_redone);
+    const float *a = run_group(&kept, "grad", &n), *b = run_group(&redone, "grad", &n_redone);
     assert_int_equal(n, n_redone);
     assert_memory_equal(a, b, (size_t)n * sizeof *a);
     print_message("workspace: %zu bytes, with recompute %zu\n", tess_trainer_memory(kept.t),
                   tess_trainer_memory(redone.t));
     assert_true(tess_trainer_memory(redone.t) < tess_trainer_memory(kept.t));
     assert_true(tess_trainer_flops(redone.t) > 1.2 * tess_trainer_flops(kept.t));
-    stop(&kept);
-    stop(&redone);
+    run_stop(&kept);
+    run_stop(&redone);
 }
 
 static void test_accumulation_averages(void **state)
@@ -90,7 +55,7 @@ static void test_accumulation_averages(void **state)
     step(&two);
     step(&two);
     assert_true(fabsf(one.loss - two.loss) < 1e-6f * one.loss); /* a batch's loss, not a half's */
-    const float *a = group(&one, "grad", &n), *b = group(&two, "grad", &n);
+    const float *a = run_group(&one, "grad", &n), *b = run_group(&two, "grad", &n);
     for (int64_t i = 0; i < n; i++) {
         assert_true(fabsf(a[i] - b[i]) <= 1e-5f * fabsf(a[i]) + 1e-7f);
     }
@@ -98,8 +63,8 @@ static void test_accumulation_averages(void **state)
     for (int64_t i = 0; i < n; i++) {
         assert_true(b[i] == 0); /* zeroed by the update */
     }
-    stop(&one);
-    stop(&two);
+    run_stop(&one);
+    run_stop(&two);
 }
 
 /* Frozen parameters keep every bit, weight decay or not; the others move. */
@@ -110,7 +75,7 @@ static void check_locked(bool image)
     o.lock_text = !image;
     run r = start("tok_last", &o);
     int64_t n;
-    const float *x = group(&r, "param", &n), *v;
+    const float *x = run_group(&r, "param", &n), *v;
     float *before = tess_alloc_array((size_t)n, sizeof *before), *data;
     memcpy(before, x, (size_t)n * sizeof *x);
     step(&r);
@@ -128,7 +93,7 @@ static void check_locked(bool image)
         }
     }
     tess_free(before);
-    stop(&r);
+    run_stop(&r);
 }
 
 static void test_locked_towers(void **state)
@@ -163,7 +128,7 @@ static void test_text_objective_alone(void **state)
     tess_shape shape;
     const float *proj = tess_store_find(tess_model_store(r.m), "param", "visual.proj", &shape);
     assert_true(proj[5] == (float)fixture_initial("visual.proj", &shape, 5)); /* not decayed */
-    stop(&r);
+    run_stop(&r);
     tess_free(text);
     tess_free(path);
     fixture_remove_root(NULL);
@@ -176,7 +141,7 @@ static void test_gradients_that_are_not_finite(void **state)
     run r = start("tok_last", &o);
     int64_t n;
     step(&r);
-    float *x = group(&r, "param", &n), *g = group(&r, "grad", &n);
+    float *x = run_group(&r, "param", &n), *g = run_group(&r, "grad", &n);
     float *before = tess_alloc_array((size_t)n, sizeof *before);
     memcpy(before, x, (size_t)n * sizeof *x);
     g[n / 2] = NAN;
@@ -190,7 +155,51 @@ static void test_gradients_that_are_not_finite(void **state)
     ok(tess_trainer_update(r.t, 1e-3, 1, &r.norm));
     assert_true(isfinite(r.norm));
     tess_free(before);
-    stop(&r);
+    run_stop(&r);
+}
+
+static void test_skipped_updates(void **state)
+{
+    (void)state;
+    check_skipping(NULL);
+}
+
+/* Results that are read later are those that were handed over at once. */
+static void test_results_later(void **state)
+{
+    (void)state;
+    tess_trainer_options o = fixture_options();
+    o.accumulate = 2;
+    run now = start("tok_last", &o), later = start("tok_last", &o);
+    const tess_micro_batch b = fixture_micro_batch(&batch);
+    float loss[3][2], norm[3];
+    tess_step_result s;
+    for (int i = 0; i < 3; i++) {
+        for (int k = 0; k < 2; k++) {
+            ok(tess_trainer_micro_step(now.t, &b, &loss[i][k]));
+            ok(tess_trainer_micro_step(later.t, &b, NULL));
+        }
+        ok(tess_trainer_update(now.t, 1e-3, i + 1, &norm[i]));
+        ok(tess_trainer_update(later.t, 1e-3, i + 1, NULL));
+    }
+    for (int i = 0; i < 3; i++) {
+        ok(tess_trainer_read(later.t, false, &s));
+        assert_int_equal(s.step, i + 1);
+        assert_true(s.loss == (loss[i][0] + loss[i][1]) / 2 && s.norm == norm[i]);
+    }
+    ok(tess_trainer_read(later.t, true, &s));
+    assert_int_equal(s.step, 0);
+    assert_same_states(&now, &later);
+    tess_status st = TESS_OK;
+    int n = 0;
+    for (; st == TESS_OK; n++) {
+        st = tess_trainer_update(later.t, 1e-3, 4 + n, NULL);
+    }
+    assert_int_equal(st, TESS_INVALID);
+    assert_non_null(strstr(tess_error(), "wait to be read"));
+    assert_true(n > TESS_TRAINER_RESULTS);
+    run_stop(&now);
+    run_stop(&later);
 }
 
 static void test_scales_are_bounded(void **state)
@@ -203,7 +212,7 @@ static void test_scales_are_bounded(void **state)
     *scale = 9;
     ok(tess_trainer_update(r.t, 1e-3, 1, &r.norm));
     assert_true(fabs(tess_trainer_logit_scale(r.t) - 100) < 1e-3);
-    stop(&r);
+    run_stop(&r);
 }
 
 /* More buckets of rows than plans are kept: the same batch gives the same bits before and after. */
@@ -230,7 +239,7 @@ static void test_plans_make_room(void **state)
         assert_true(fabsf(loss - first) < 1e-5f * first);
     }
     assert_true(loss == first);
-    stop(&r);
+    run_stop(&r);
 }
 
 static void test_bad_options(void **state)
@@ -273,6 +282,8 @@ int main(void)
         cmocka_unit_test(test_locked_towers),
         cmocka_unit_test(test_text_objective_alone),
         cmocka_unit_test(test_gradients_that_are_not_finite),
+        cmocka_unit_test(test_skipped_updates),
+        cmocka_unit_test(test_results_later),
         cmocka_unit_test(test_scales_are_bounded),
         cmocka_unit_test(test_plans_make_room),
         cmocka_unit_test(test_bad_options),

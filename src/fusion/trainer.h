@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The insides of a trainer: trainer.c builds its plans, trainer_run.c runs them. */
+#ifndef TESSERA_FUSION_TRAINER_H
+#define TESSERA_FUSION_TRAINER_H
+
+#include "tessera/fusion.h"
+
+#define TESS__STEP_PLANS 48
+#define TESS__RATES      3 /* of tess_adam_time */
+
+typedef struct tess__step_plan {
+    tess_graph *graph;
+    tess_plan *plan;
+    tess_value loss;
+    int64_t rows, last_used;
+} tess__step_plan;
+
+struct tess_trainer {
+    tess_model *model;
+    tess_trainer_options o;
+    tess_workspace *workspace;
+    tess__step_plan plans[TESS__STEP_PLANS];
+    int64_t clock, last;
+    tess_graph *update_graph;
+    tess_plan *update;
+    tess_value norm;
+    float rates[TESS__RATES];
+    tess_readback *results; /* losses with tag 0, squares of norms with their step's */
+    double loss_sum;        /* of the oldest update, as far as it was read */
+    int64_t n_losses;
+    int32_t *tokens, *positions;
+    int32_t *kept;  /* (B,K'): rows of each picture that this step sees; NULL: all */
+    float *teacher; /* (K*B,Z): the batch's, once for each slot */
+    size_t cap_tokens, cap_positions, cap_teacher;
+    bool debug, profile;
+};
+
+/* Whether pictures are a part of its batches. */
+bool tess__trainer_sees(const tess_trainer *t);
+/* K': how many rows of a picture a step sees. */
+int64_t tess__trainer_kept(const tess_trainer *t);
+/* The micro-step's plan for so many token rows; built where it is not there. */
+tess_status tess__trainer_find(tess_trainer *t, int64_t rows, tess__step_plan **out);
+
+#endif

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Running a trainer's plans: a batch into the micro-step's, the rates into the update's, and what
+ * came of them, now or when it has arrived. */
+#include "fusion/trainer.h"
+
+#include "fusion/model.h"
+#include "vision/patch_dropout.h"
+
+#include <math.h>
+#include <string.h>
+
+static int64_t bucket(int64_t n)
+{
+    int64_t step = 32;
+    while (step * 64 <= n) {
+        step *= 2;
+    }
+    return n < step ? step : (n + step - 1) / step * step;
+}
+
+static tess_status copy_tokens(tess_trainer *t, const tess_micro_batch *b, int64_t rows)
+{
+    TESS_TRY(tess_grow(&t->tokens, &t->cap_tokens, (size_t)rows, sizeof *t->tokens));
+    TESS_TRY(tess_grow(&t->positions, &t->cap_positions, (size_t)rows, sizeof *t->positions));
+    memcpy(t->tokens, b->tokens, (size_t)b->n_tokens * sizeof *t->tokens);
+    memcpy(t->positions, b->positions, (size_t)b->n_tokens * sizeof *t->positions);
+    for (int64_t i = b->n_tokens; i < rows; i++) {
+        t->tokens[i] = t->positions[i] = -1; /* a zero row that belongs to no caption */
+    }
+    return TESS_OK;
+}
+
+static tess_status bind_pictures(const tess_trainer *t, const tess_micro_batch *b, tess_plan *plan)
+{
+    if (t->kept) {
+        tess__patches_choose(&t->model->config.vision, tess__trainer_kept(t), t->o.seed, b->counter,
+                             t->o.batch, t->kept);
+        TESS_TRY(tess_plan_bind(plan, "kept", t->kept));
+    }
+    if (!t->o.raw_pictures) {
+        return tess_plan_bind(plan, "pictures", b->pictures);
+    }
+    const tess_raw_memory r = tess_raw_pictures_get(b->raw);
+    if (r.n != t->o.batch || r.size != t->model->config.vision.image_size) {
+        return TESS_FAIL(
+            TESS_INVALID,
+            "a batch of %lld decoded pictures for %d pixels was given to a trainer for "
+            "%lld for %lld pixels",
+            (long long)r.n, r.size, (long long)t->o.batch,
+            (long long)t->model->config.vision.image_size);
+    }
+    return tess__raw_bind(plan, b->raw);
+}
+
+/* The teacher's vectors, once for each slot of captions. */
+static tess_status bind_teacher(tess_trainer *t, const tess_micro_batch *b, tess_plan *plan)
+{
+    const size_t n = (size_t)(t->o.batch * t->model->config.embed_dim);
+    const size_t k = (size_t)t->o.captions_per_image;
+    TESS_TRY(tess_grow(&t->teacher, &t->cap_teacher, n * k, sizeof *t->teacher));
+    for (size_t i = 0; i < k; i++) {
+        memcpy(t->teacher + i * n, b->teacher, n * sizeof *t->teacher);
+    }
+    return tess_plan_bind(plan, "teacher", t->teacher);
+}
+
+static tess_status bind_batch(tess_trainer *t, const tess_micro_batch *b, tess_plan *plan)
+{
+    TESS_TRY(tess__trainer_sees(t) ? bind_pictures(t, b, plan) : TESS_OK);
+    TESS_TRY(t->o.distill ? bind_teacher(t, b, plan) : TESS_OK);
+    TESS_TRY(tess_plan_bind(plan, "tokens", t->tokens));
+    TESS_TRY(tess_plan_bind(plan, "positions", t->positions));
+    return tess_plan_bind(plan, "offsets", b->offsets);
+}
+
+/* The newest number; those before it nobody has read and nobody will. */
+static tess_status take_newest(tess_trainer *t, float *out)
+{
+    bool there = true;
+    int64_t tag;
+    while (there) {
+        TESS_TRY(tess_readback_read(t->results, true, out, &tag, &there));
+    }
+    t->loss_sum = 0;
+    t->n_losses = 0;
+    return TESS_OK;
+}
+
+tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b, float *out_loss)
+{
+    int64_t rows = bucket(b->n_tokens);
+    tess__step_plan *p;
+    TESS_TRY(tess__trainer_find(t, rows, &p));
+    TESS_TRY(copy_tokens(t, b, rows));
+    TESS_TRY(bind_batch(t, b, p->plan));
+    TESS_TRY(t->debug ? tess_plan_run_debug(p->plan) : tess_plan_run(p->plan));
+    TESS_TRY(tess_readback_add(t->results, p->plan, p->loss, 0));
+    if (out_loss) {
+        TESS_TRY(take_newest(t, out_loss));
+        *out_loss *= (float)t->o.accumulate;
+    }
+    return TESS_OK;
+}
+
+tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step, float *out_norm)
+{
+    t->rates[0] = (float)lr;
+    t->rates[1] = (float)step;
+    t->rates[2] = 1.0f;
+    TESS_TRY(tess_plan_run(t->update));
+    TESS_TRY(tess_readback_add(t->results, t->update, t->norm, step));
+    if (out_norm) {
+        TESS_TRY(take_newest(t, out_norm));
+        *out_norm = sqrtf(*out_norm);
+    }
+    return TESS_OK;
+}
+
+tess_status tess_trainer_read(tess_trainer *t, bool wait, tess_step_result *out)
+{
+    float x;
+    int64_t step;
+    bool there;
+    *out = (tess_step_result){0};
+    for (;;) {
+        TESS_TRY(tess_readback_read(t->results, wait, &x, &step, &there));
+        if (!there) {
+            return TESS_OK;
+        }
+        if (step > 0) {
+            break;
+        }
+        t->loss_sum += (double)(x * (float)t->o.accumulate);
+        t->n_losses++;
+    }
+    *out = (tess_step_result){
+        .step = step, .loss = (float)(t->loss_sum / (double)t->n_losses), .norm = sqrtf(x)};
+    t->loss_sum = 0;
+    t->n_losses = 0;
+    return TESS_OK;
+}
