@@ -68,7 +68,9 @@ static tess_status alloc_host(size_t n_bytes, void **out)
 
 static void free_host(void *p)
 {
-    cudaFreeHost(p);
+    if (p) {
+        cudaFreeHost(p);
+    }
 }
 
 /* ---- lanes ---------------------------------------------------------------------------------- */
@@ -129,6 +131,7 @@ static tess_status reached(void *event, bool wait_for_it, bool *out)
     cudaError_t e = cudaEventQuery(event);
     *out = e == cudaSuccess;
     if (e == cudaErrorNotReady) {
+        cudaGetLastError(); /* no error, but the next launch would report it */
         e = wait_for_it ? cudaEventSynchronize(event) : cudaSuccess;
         *out = wait_for_it && e == cudaSuccess;
     }

@@ -124,7 +124,9 @@ void tess__feed_deinit(tess_feed *f)
 {
     const tess_remote *r = f->remote;
     if (r) {
-        r->free(f->staged); /* waits for what is on its way */
+        const tess_status st = r->wait(); /* for what is on its way, which has failed or not */
+        (void)st;
+        r->free(f->staged);
         deinit_slots(&f->batches, r);
         deinit_slots(&f->scalars, r);
         r->free_event(f->placed);

@@ -47,6 +47,7 @@ namespace
 constexpr size_t HEAP_BYTES = size_t(1) << 32;
 
 std::string fault; /* "": none */
+cudaError_t last;  /* what a call has returned that is not sticky, until it is asked for */
 emulate_counts counts;
 double queue_ms; /* what has been put on all lanes so far takes so long */
 unsigned late;   /* a bit a stream */
@@ -243,7 +244,7 @@ void emulate_reset(void)
 {
     drain_all();
     fault.clear();
-    sticky = cudaSuccess;
+    sticky = last = cudaSuccess;
 }
 
 void emulate_set_lanes(unsigned late_lanes)
@@ -266,7 +267,9 @@ const char *cudaGetErrorString(cudaError_t e)
 
 cudaError_t cudaGetLastError(void)
 {
-    return sticky;
+    const cudaError_t e = sticky != cudaSuccess ? sticky : last;
+    last = cudaSuccess;
+    return e;
 }
 
 cudaError_t cudaGetDeviceCount(int *n)
@@ -335,7 +338,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
         at = spare->second;
         heap.spare.erase(spare);
     } else if (heap.end + size > HEAP_BYTES) {
-        return cudaErrorMemoryAllocation;
+        return last = cudaErrorMemoryAllocation;
     } else {
         at = heap.base + heap.end;
         heap.end += round_up(size, static_cast<size_t>(getpagesize()));
@@ -378,7 +381,7 @@ cudaError_t cudaMallocHost(void **p, size_t bytes)
     if (*p) {
         pinned[static_cast<char *>(*p)] = bytes;
     }
-    return *p ? cudaSuccess : cudaErrorMemoryAllocation;
+    return *p ? cudaSuccess : last = cudaErrorMemoryAllocation;
 }
 
 cudaError_t cudaFreeHost(void *p)
@@ -485,7 +488,9 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 
 cudaError_t cudaEventQuery(cudaEvent_t e)
 {
-    return sticky != cudaSuccess ? sticky : !e->done || *e->done ? cudaSuccess : cudaErrorNotReady;
+    return sticky != cudaSuccess  ? sticky
+           : !e->done || *e->done ? cudaSuccess
+                                  : last = cudaErrorNotReady;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t e)
