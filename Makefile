@@ -77,10 +77,15 @@ CUDA_C     := $(addprefix src/tensor/cuda_,cache.c choice.c device.c lt.c matmul
 CUDA_HOST  := $(patsubst %,$(BUILD)/obj/tensor/cuda_%.o,choice device lt matmul)
 CUDA_OFF   := src/tensor/cuda_none.c
 
+# Ranks: Open MPI is opened by name at run time, so that its header alone is wanted here.
+MPI_INC := $(patsubst %/mpi.h,%,$(firstword $(wildcard /usr/lib/*/openmpi/include/mpi.h)))
+MPI_OFF := src/tensor/comm_$(if $(MPI_INC),none,mpi).c
+$(BUILD)/obj/tensor/comm_mpi.o: EXTRA_CFLAGS += -isystem $(MPI_INC)
+
 # One operator, one stem: the list of sources is read from the operator table.
 OPS     := $(shell sed -n 's/^TESS_OP(\([a-z0-9_]*\)).*/src\/tensor\/ops\/\1.c/p' src/tensor/ops.def 2>/dev/null)
 
-srcs     = $(if $(filter tensor,$1),$(OPS)) $(filter-out $(if $(CUDA),$(CUDA_OFF),$(CUDA_C)),$(wildcard src/$1/*.c)) $(wildcard src/$1/*.cpp)
+srcs     = $(if $(filter tensor,$1),$(OPS)) $(filter-out $(MPI_OFF) $(if $(CUDA),$(CUDA_OFF),$(CUDA_C)),$(wildcard src/$1/*.c)) $(wildcard src/$1/*.cpp)
 objs     = $(patsubst src/%,$(BUILD)/obj/%.o,$(basename $(call srcs,$1)))
 CUDA_OBJS := $(if $(CUDA),$(patsubst src/%,$(BUILD)/obj/%.o,$(CUDA_UNITS)))
 

@@ -460,4 +460,43 @@ void tess_compute_deterministic(bool on);
 /* Threads that operators use; 0: all of tess_cpu_count(). */
 void tess_compute_threads(int n);
 
+/* ---- ranks -------------------------------------------------------------------------------- */
+
+/* The processes of one job, numbered 0..R-1.  All call the same collectives with the same counts in
+ * the same order; each call is numbered and compared across ranks before it begins, so that ranks
+ * that disagree, and one that does not come within the time limit, are an error that names them
+ * (TESS_COMM) on every rank that is there.  After an error nothing but tess_comm_abort and
+ * tess_comm_close may follow.  Called by one thread. */
+typedef struct tess_comm tess_comm;
+typedef struct tess_comm_options {
+    double seconds; /* limit of every wait; 0: 600 */
+} tess_comm_options;
+/* By MPI where a launcher started more than one process (mpirun, srun), else alone: rank 0 of 1.
+ * TESS_COMM, with what to install, where MPI is missing. */
+TESS_MUST_USE tess_status tess_comm_open(const tess_comm_options *o, tess_comm **out);
+/* Waits until all ranks have come; after an error it does not wait. */
+void tess_comm_close(tess_comm *c);
+/* Ends all processes of the job, this one with `code`; alone it does nothing. */
+void tess_comm_abort(tess_comm *c, int code);
+int tess_comm_rank(const tess_comm *c);
+int tess_comm_size(const tess_comm *c);
+/* Payload bytes that this rank has sent to others in collectives, by the least that an algorithm
+ * can do: 2 n (R-1)/R for n bytes all-reduced, n (R-1)/R for n reduced and scattered or gathered.
+ */
+int64_t tess_comm_wire_bytes(const tess_comm *c);
+
+TESS_MUST_USE tess_status tess_comm_barrier(tess_comm *c);
+TESS_MUST_USE tess_status tess_comm_broadcast(tess_comm *c, void *data, size_t n_bytes, int root);
+/* x = the sum of all ranks' x, f32; the same bytes on all ranks and in every run. */
+TESS_MUST_USE tess_status tess_comm_all_reduce(tess_comm *c, float *x, int64_t n);
+/* mine (counts[rank]) = this rank's part of the sum of all ranks' x (sum of counts), f32. */
+TESS_MUST_USE tess_status tess_comm_reduce_scatter(tess_comm *c, const float *x,
+                                                   const int64_t *counts, float *mine);
+/* all = every rank's n_bytes[rank] bytes, in the order of ranks.  `mine` may lie in its place. */
+TESS_MUST_USE tess_status tess_comm_all_gather(tess_comm *c, const void *mine,
+                                               const int64_t *n_bytes, void *all);
+/* Whether `hash` is the same everywhere; else an error that says which ranks' `what` differs from
+ * rank 0's. */
+TESS_MUST_USE tess_status tess_comm_agree(tess_comm *c, const char *what, uint64_t hash);
+
 #endif

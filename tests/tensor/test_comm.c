@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Collectives between processes that mpirun starts: values, and jobs that must end by themselves
+ * because ranks differ, stop or die.  The program is its own ranks: test_comm SCENARIO. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tessera/tensor.h"
+
+enum { LIMIT = 1 }; /* seconds of a wait, where one is to pass */
+
+/* ---- as a rank ----------------------------------------------------------------------------- */
+
+#define NEED(expr)                                                                                 \
+    do {                                                                                           \
+        if (!(expr)) {                                                                             \
+            printf("rank %d: not so: %s (%s)\n", tess_comm_rank(c), #expr, tess_error());          \
+            return 1;                                                                              \
+        }                                                                                          \
+    } while (0)
+
+static int check_sums(tess_comm *c)
+{
+    enum { N = 1003 };
+    const int rank = tess_comm_rank(c), size = tess_comm_size(c);
+    float x[N], mine[N] = {0};
+    int64_t counts[8] = {0}, left = N, begin = 0;
+    for (int i = 0; i < N; i++) {
+        x[i] = (float)(i * (rank + 1));
+    }
+    for (int r = 0; r < size; r++) {
+        counts[r] = r == size - 1 ? left : r == 1 ? 0 : 100 + r; /* uneven; one has nothing */
+        begin += r < rank ? counts[r] : 0;
+        left -= counts[r];
+    }
+    NEED(tess_comm_reduce_scatter(c, x, counts, mine) == TESS_OK);
+    for (int64_t i = 0; i < counts[rank]; i++) {
+        NEED(mine[i] == (float)((begin + i) * size * (size + 1) / 2));
+    }
+    NEED(tess_comm_all_reduce(c, x, N) == TESS_OK);
+    for (int i = 0; i < N; i++) {
+        NEED(x[i] == (float)(i * size * (size + 1) / 2));
+    }
+    const int64_t n = N * 4, part = counts[rank] * 4;
+    NEED(tess_comm_wire_bytes(c) == (size > 1 ? n - part + 2 * n * (size - 1) / size : 0));
+    return 0;
+}
+
+static int check_bytes(tess_comm *c)
+{
+    const int rank = tess_comm_rank(c), size = tess_comm_size(c);
+    char mine[8], all[64] = "", want[64] = "", said[16] = "";
+    int64_t n_bytes[8];
+    for (int r = 0; r < size; r++) {
+        n_bytes[r] = r % 3;
+        memset(want + strlen(want), 'a' + r, (size_t)(r % 3));
+    }
+    memset(mine, 'a' + rank, sizeof mine);
+    NEED(tess_comm_all_gather(c, mine, n_bytes, all) == TESS_OK);
+    NEED(strcmp(all, want) == 0);
+    snprintf(said, sizeof said, rank == size - 1 ? "from the last" : "");
+    NEED(tess_comm_broadcast(c, said, sizeof said, size - 1) == TESS_OK);
+    NEED(strcmp(said, "from the last") == 0);
+    NEED(tess_comm_agree(c, "settings", 42) == TESS_OK);
+    NEED(tess_comm_barrier(c) == TESS_OK);
+    return 0;
+}
+
+static int values(tess_comm *c)
+{
+    const int failed = check_sums(c) || check_bytes(c);
+    if (!failed) {
+        printf("rank %d of %d: ok\n", tess_comm_rank(c), tess_comm_size(c));
+    }
+    return failed;
+}
+
+/* Rank 1 brings one number more. */
+static int differ(tess_comm *c)
+{
+    float x[8] = {0};
+    return tess_comm_all_reduce(c, x, 4 + (tess_comm_rank(c) == 1)) != TESS_OK;
+}
+
+static int other_call(tess_comm *c)
+{
+    float x[8] = {0};
+    return (tess_comm_rank(c) == 2 ? tess_comm_barrier(c) : tess_comm_all_reduce(c, x, 4)) !=
+           TESS_OK;
+}
+
+static int other_settings(tess_comm *c)
+{
+    return tess_comm_agree(c, "settings", tess_comm_rank(c) == 1 ? 2 : 1) != TESS_OK;
+}
+
+static int raise_at(tess_comm *c, int rank, int signal)
+{
+    float x[8] = {0};
+    if (tess_comm_all_reduce(c, x, 8) != TESS_OK) {
+        return 1;
+    }
+    if (tess_comm_rank(c) == rank) {
+        raise(signal);
+    }
+    return tess_comm_all_reduce(c, x, 8) != TESS_OK;
+}
+
+static int stop_one(tess_comm *c)
+{
+    return raise_at(c, 1, SIGSTOP);
+}
+
+static int stop_root(tess_comm *c)
+{
+    return raise_at(c, 0, SIGSTOP);
+}
+
+static int kill_one(tess_comm *c)
+{
+    return raise_at(c, 2, SIGKILL);
+}
+
+/* Somewhere within or between many large sums. */
+static int stop_within(tess_comm *c)
+{
+    enum { N = 1 << 22 };
+    float *x = tess_alloc_array(N, sizeof *x);
+    const pid_t self = getpid();
+    if (tess_comm_rank(c) == 1 && fork() == 0) {
+        usleep(300000);
+        kill(self, SIGSTOP);
+        _exit(0);
+    }
+    tess_status st = x ? TESS_OK : TESS_NOMEM;
+    while (st == TESS_OK) {
+        st = tess_comm_all_reduce(c, x, N);
+    }
+    tess_free(x);
+    return 1;
+}
+
+static int sleep_long(tess_comm *c)
+{
+    printf("process %d\n", (int)getpid());
+    fflush(stdout);
+    sleep(60);
+    return tess_comm_barrier(c) != TESS_OK;
+}
+
+static const struct {
+    const char *name;
+    int (*run)(tess_comm *c);
+} scenarios[] = {{"values", values},           {"differ", differ},
+                 {"other_call", other_call},   {"other_settings", other_settings},
+                 {"stop_one", stop_one},       {"stop_root", stop_root},
+                 {"stop_within", stop_within}, {"kill_one", kill_one},
+                 {"sleep", sleep_long}};
+
+static int run_rank(const char *name)
+{
+    tess_comm *c = NULL;
+    const double seconds = strncmp(name, "stop", 4) == 0 ? LIMIT : 60;
+    if (tess_comm_open(&(tess_comm_options){.seconds = seconds}, &c) != TESS_OK) {
+        printf("open: %s\n", tess_error());
+        return 3;
+    }
+    for (int64_t i = 0; i < TESS_COUNT(scenarios); i++) {
+        if (strcmp(name, scenarios[i].name) == 0 && scenarios[i].run(c)) {
+            printf("rank %d says: %s\n", tess_comm_rank(c), tess_error());
+            fflush(stdout);
+            tess_comm_abort(c, 5);
+        }
+    }
+    tess_comm_close(c);
+    return 0;
+}
+
+/* ---- as the test --------------------------------------------------------------------------- */
+
+typedef struct outcome {
+    char said[16384];
+    int status;
+    double seconds;
+} outcome;
+
+static void launch(int n, const char *scenario, outcome *out)
+{
+    char command[1024], self[512] = "";
+    assert_true(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
+    snprintf(command, sizeof command,
+             "exec timeout -s KILL 60 mpirun --oversubscribe -n %d '%s' %s 2>&1", n, self,
+             scenario);
+    const double begin = tess_seconds();
+    FILE *f = popen(command, "r");
+    assert_non_null(f);
+    const size_t got = fread(out->said, 1, sizeof out->said - 1, f);
+    out->said[got] = '\0';
+    out->status = pclose(f);
+    out->seconds = tess_seconds() - begin;
+}
+
+static int count(const char *text, const char *what)
+{
+    int n = 0;
+    for (const char *at = strstr(text, what); at; at = strstr(at + 1, what)) {
+        n++;
+    }
+    return n;
+}
+
+#define SAYS(out, what, times)                                                                     \
+    do {                                                                                           \
+        if (count((out).said, what) < (times)) {                                                   \
+            fail_msg("\"%s\" is not said %d times in:\n%s", what, times, (out).said);              \
+        }                                                                                          \
+    } while (0)
+
+static void test_values(void **state)
+{
+    (void)state;
+    static const int sizes[] = {1, 2, 3, 4};
+    for (int64_t i = 0; i < TESS_COUNT(sizes); i++) {
+        outcome out;
+        launch(sizes[i], "values", &out);
+        SAYS(out, ": ok\n", sizes[i]);
+        assert_int_equal(out.status, 0);
+    }
+}
+
+/* Alone, without a launcher. */
+static void test_alone(void **state)
+{
+    (void)state;
+    tess_comm *c = NULL;
+    assert_int_equal(tess_comm_open(NULL, &c), TESS_OK);
+    assert_int_equal(tess_comm_size(c), 1);
+    assert_int_equal(values(c), 0);
+    tess_comm_abort(c, 1);
+    tess_comm_close(c);
+}
+
+static void test_differences(void **state)
+{
+    (void)state;
+    outcome out;
+    launch(3, "differ", &out);
+    SAYS(out, "ranks disagree: rank 0 (", 1);
+    SAYS(out, "all_reduce of 4 f32 (#2); rank 1 (", 1);
+    SAYS(out, "all_reduce of 5 f32 (#2)", 1);
+    assert_int_not_equal(out.status, 0);
+    launch(3, "other_call", &out);
+    SAYS(out, "; rank 2 (", 1);
+    SAYS(out, ": barrier (#2)", 1);
+    assert_int_not_equal(out.status, 0);
+    launch(2, "other_settings", &out);
+    SAYS(out, ": settings 0000000000000001; rank 1 (", 1);
+    assert_int_not_equal(out.status, 0);
+}
+
+static void test_stopped(void **state)
+{
+    (void)state;
+    outcome out;
+    launch(3, "stop_one", &out);
+    SAYS(out, "all_reduce of 8 f32 (#3): rank 1 (", 1);
+    SAYS(out, "did not come within 1 s", 1);
+    SAYS(out, "is stopped", 1);
+    assert_int_not_equal(out.status, 0);
+    assert_true(out.seconds < 15);
+    launch(3, "stop_root", &out);
+    SAYS(out, "all_reduce of 8 f32 (#3): rank 0 (", 1);
+    assert_int_not_equal(out.status, 0);
+    assert_true(out.seconds < 15);
+    launch(2, "stop_within", &out);
+    SAYS(out, "rank 0 says: all_reduce of 4194304 f32", 1);
+    SAYS(out, "rank 1 (", 1);
+    SAYS(out, "is stopped", 1);
+    assert_int_not_equal(out.status, 0);
+    assert_true(out.seconds < 15);
+}
+
+static void test_killed(void **state)
+{
+    (void)state;
+    outcome out;
+    launch(4, "kill_one", &out);
+    assert_int_not_equal(out.status, 0);
+    assert_true(out.seconds < 15);
+}
+
+/* A launcher that is killed leaves no rank behind. */
+static void test_no_orphans(void **state)
+{
+    (void)state;
+    char self[512] = "", line[128];
+    int ends[2], pids[2] = {0}, n = 0;
+    assert_true(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
+    assert_int_equal(pipe(ends), 0);
+    const pid_t launcher = fork();
+    if (launcher == 0) {
+        dup2(ends[1], STDOUT_FILENO);
+        close(ends[0]);
+        execlp("mpirun", "mpirun", "--oversubscribe", "-n", "2", self, "sleep", (char *)NULL);
+        _exit(127);
+    }
+    close(ends[1]);
+    FILE *f = fdopen(ends[0], "r");
+    while (n < 2 && fgets(line, sizeof line, f)) {
+        n += sscanf(line, "process %d", &pids[n]) == 1;
+    }
+    assert_int_equal(n, 2);
+    kill(launcher, SIGKILL);
+    waitpid(launcher, NULL, 0);
+    for (int i = 0; i < 100 && (kill(pids[0], 0) == 0 || kill(pids[1], 0) == 0); i++) {
+        usleep(50000);
+    }
+    fclose(f);
+    assert_int_not_equal(kill(pids[0], 0), 0);
+    assert_int_not_equal(kill(pids[1], 0), 0);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2) {
+        return run_rank(argv[1]);
+    }
+    /* Ranks share cores here, and may run as root. */
+    setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
+    setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
+    setenv("OMPI_MCA_mpi_yield_when_idle", "1", 1);
+    setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 1);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_alone),       cmocka_unit_test(test_values),
+        cmocka_unit_test(test_differences), cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_killed),      cmocka_unit_test(test_no_orphans),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
