@@ -209,6 +209,7 @@ static void test_rows_that_do_not_separate(void **state)
         {.n = 1000, .dim = 40, .n_queries = 2, .k = 4, .capacity = 256, .what = BROKEN},
         {.n = 200, .dim = 40, .n_queries = 9, .k = 190, .what = BROKEN},
         {600, 40, 2, 4, 256, ENORMOUS, true, EMULATE_FORWARD},
+        {600, 40, 2, 4, 0, ENORMOUS, true, EMULATE_FORWARD},
     };
     for (int64_t i = 0; i < TESS_COUNT(cases); i++) {
         check(&cases[i]);
@@ -238,6 +239,31 @@ static void test_batches_agree(void **state)
     tess__nearest_free(s);
     tess_free(x);
     tess_free(q);
+}
+
+/* Rounding takes 2^-8 of every number of row 5, the best, and adds to all others what it can: by
+ * rounded scores it is six eighths of the margin below them. */
+static void test_margin_is_needed(void **state)
+{
+    (void)state;
+    enum { N = 600, DIM = 64 };
+    float q[DIM], *x = tess_alloc_array(N * DIM, sizeof *x);
+    tess__near_hit hit = {0};
+    int64_t n_hits = 0;
+    for (int64_t j = 0; j < DIM; j++) {
+        q[j] = 0.125f;
+        for (int64_t i = 0; i < N; i++) {
+            x[i * DIM + j] = i == 5       ? 1 + 0x1p-8f
+                             : j % 2 == 0 ? 1 + 3 * 0x1p-8f
+                                          : 1 - 3 * 0x1p-9f + 0x1p-20f;
+        }
+    }
+    tess__nearest *s = add_all(x, N, DIM, 0);
+    assert_ok(tess__nearest_search(s, q, 1, 1, &hit, &n_hits));
+    assert_int_equal(n_hits, 1);
+    assert_int_equal(hit.row, 5);
+    tess__nearest_free(s);
+    tess_free(x);
 }
 
 static void test_faiss_agrees(void **state)
@@ -294,8 +320,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes),        cmocka_unit_test(test_rows_that_do_not_separate),
-        cmocka_unit_test(test_batches_agree), cmocka_unit_test(test_faiss_agrees),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_batches_agree), cmocka_unit_test(test_margin_is_needed),
+        cmocka_unit_test(test_faiss_agrees),  cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
