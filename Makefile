@@ -219,6 +219,7 @@ BENCH_decode   := vision
 BENCH_inference := fusion
 BENCH_lora     := fusion
 BENCH_matmul   := tensor
+BENCH_nearest  := tensor
 BENCH_sentence := train
 BENCH_tokenize := text
 BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
