@@ -36,6 +36,20 @@ static tess_status check_fingerprint(const tess_index *ix, const char *index_dir
     return TESS_OK;
 }
 
+/* An index that no card searches is no reason to refuse. */
+static tess_status use_device(tess_index *ix, const char *index_dir, const char *name)
+{
+    const tess_device *device;
+    TESS_TRY(tess_device_open(name, &device));
+    const tess_status st = tess_index_use(ix, device);
+    if (st != TESS_UNSUPPORTED && st != TESS_NOMEM) {
+        return st;
+    }
+    tess_log(st == TESS_NOMEM ? TESS_LOG_WARN : TESS_LOG_INFO,
+             "%s is searched by the processor: %s", index_dir, tess_error());
+    return TESS_OK;
+}
+
 static tess_status use_first(tess_model *m, const char *const *names, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -67,6 +81,7 @@ tess_status cli_open_index(const char *index_dir, const cli_embedder *e, tess_in
     st = st ? st : open_model(*out_index, index_dir, e, out_model);
     st = st ? st : check_fingerprint(*out_index, index_dir, *out_model);
     st = st ? st : cli_use_query_prompt(*out_model);
+    st = st ? st : use_device(*out_index, index_dir, e->device);
     if (st) {
         tess_index_close(*out_index);
         tess_model_free(*out_model);

@@ -53,9 +53,9 @@ tess_status tess_index_use(tess_index *ix, const tess_device *device)
         return TESS_OK;
     }
     if (!tess_index_is_flat(ix)) {
-        return TESS_FAIL(TESS_UNSUPPORTED,
-                         "only a Flat index is searched on a card (build it with --factory Flat); "
-                         "this one is searched by the processor");
+        return TESS_FAIL(
+            TESS_UNSUPPORTED,
+            "a card searches an index of kind Flat alone (index build --index-key Flat)");
     }
     tess__nearest *s = NULL;
     TESS_TRY(tess__nearest_new(device, tess_index_count(ix), tess_index_dim(ix), 0, &s));
@@ -64,6 +64,8 @@ tess_status tess_index_use(tess_index *ix, const tess_device *device)
         tess__nearest_free(s);
         return st;
     }
+    tess_log(TESS_LOG_DEBUG, "%lld vectors are searched on the card",
+             (long long)tess_index_count(ix));
     tess_index_set_searcher(
         ix, &(tess_index_searcher){.search = search, .free = free_searcher, .ctx = s});
     return TESS_OK;

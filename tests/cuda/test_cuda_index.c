@@ -94,7 +94,7 @@ static void test_other_kinds_stay_with_the_processor(void **state)
     int64_t n_hits;
     begin(&w, "HNSW8,Flat", N);
     assert_false(tess_index_is_flat(w.ix));
-    assert_refused(tess_index_use(w.ix, card()), TESS_UNSUPPORTED, "only a Flat index");
+    assert_refused(tess_index_use(w.ix, card()), TESS_UNSUPPORTED, "an index of kind Flat alone");
     assert_ok(tess_index_search(w.ix, w.q, 1, K, hits, &n_hits));
     assert_int_equal(n_hits, K);
     end(&w);

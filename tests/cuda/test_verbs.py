@@ -54,6 +54,20 @@ def index(work, model):
         tiny.check("search finds it", best and best["key"] == "004" and best["score"] > 0.999, found)
 
 
+def search_device(work, model):
+    """Which side searches is what the log says: a flat index the card, another the processor."""
+    graph = result("index build, a graph", "index", "build", "-m", model, "-d", f"{work}/some", "-o",
+                   f"{work}/graph", "--index-key", "HNSW4,Flat")
+    for name, says in (("index", b"6 vectors are searched on the card"),
+                       ("graph", b"/graph is searched by the processor: a card searches an index")):
+        done = run(EMULATED, "search", "-i", f"{work}/{name}", "red", "--device", "cuda", "-v")
+        tiny.check(f"search says who searches: {name}",
+                   graph and done.returncode == 0 and says in done.stderr, done)
+    done = run(EMULATED, "search", "-i", f"{work}/index", "red", "--device", "cpu", "-v")
+    tiny.check("search on the processor", done.returncode == 0 and b"on the card" not in done.stderr,
+               done)
+
+
 def ask(work, port):
     for text in ("red", "a dog"):
         query = urllib.request.Request(f"http://127.0.0.1:{port}/v1/search",
@@ -105,6 +119,7 @@ def main():
     model = f"{work}/logs/run/model"
     embed(work, model)
     index(work, model)
+    search_device(work, model)
     serve(work)
     eval_and_classify(work, model)
     tiny.remove(work)
