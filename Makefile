@@ -188,7 +188,7 @@ $(BUILD)/tests/cuda/%: tests/cuda/%.c $(EMULATED) $(call archives,train) Makefil
 
 # The program on the emulated card, for tests/cuda/test_verbs.py.
 $(BUILD)/emulated/tessera: $(EMULATED) $(call archives,cli)
-	$(CC) $(LDFLAGS) -o $@ $(EMULATED) -Wl,--start-group $(call archives,cli) -Wl,--end-group $(call libs,cli) -lstdc++ -lm
+	$(CC) $(LDFLAGS) -rdynamic -Wl,--wrap=dlopen -o $@ $(EMULATED) -Wl,--start-group $(call archives,cli) -Wl,--end-group $(call libs,cli) -lstdc++ -lm
 
 ALL_TESTS := $(foreach f,$(if $(FLOOR),$(FLOOR),$(FLOORS)),$(TESTS_$f)) $(if $(filter cuda,$(or $(FLOOR),cuda)),$(TESTS_CUDA))
 
