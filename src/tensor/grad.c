@@ -3,7 +3,7 @@
  *
  * A node takes part when one of its outputs has a cotangent and one of its inputs leads back to a
  * wanted leaf; so a frozen tower costs nothing.  Contributions to one value are summed with
- * ordinary add nodes. */
+ * ordinary add nodes, or by the rule that makes the next one. */
 #include "tensor/graph.h"
 
 #include <string.h>
@@ -46,9 +46,11 @@ static tess_status differentiate(walk *w, const tess_node *n)
 {
     bool need[TESS_MAX_IN] = {0}, any_need = false, any_cotangent = false;
     tess_value dout[TESS_MAX_OUT] = {0}, out[TESS_MAX_OUT] = {0}, din[TESS_MAX_IN] = {0};
+    tess_value sum[TESS_MAX_IN] = {0};
     for (int k = 0; k < n->n_in; k++) {
         need[k] = n->in[k] && w->need[n->in[k]];
         any_need |= need[k];
+        sum[k] = need[k] ? w->cotangent[n->in[k]] : 0;
     }
     for (int k = 0; k < n->op->n_out; k++) {
         out[k] = n->out + k;
@@ -71,7 +73,13 @@ static tess_status differentiate(walk *w, const tess_node *n)
                            .need = need,
                            .n_in = n->n_in,
                            .attrs = n->attrs,
-                           .din = din});
+                           .din = din,
+                           .sum = sum});
+    for (int k = 0; k < n->n_in; k++) {
+        if (need[k] && !sum[k]) {
+            w->cotangent[n->in[k]] = 0;
+        }
+    }
     for (int k = 0; k < n->n_in; k++) {
         if (need[k]) {
             contribute(w, n->in[k], din[k]);

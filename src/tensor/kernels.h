@@ -92,10 +92,10 @@ typedef struct tess_kernels {
     void (*layernorm)(tess_dtype t, void *y, float *mean, float *rstd, const void *x,
                       const float *weight, const float *bias, float eps, int64_t rows,
                       int64_t width);
-    /* dx; dweight and dbias (width) are added to. */
+    /* dx, with skip (or NULL) added; dweight and dbias (width) are added to. */
     void (*layernorm_grad)(tess_dtype t, void *dx, float *dweight, float *dbias, const void *x,
                            const float *weight, const float *mean, const float *rstd,
-                           const void *dy, int64_t rows, int64_t width);
+                           const void *dy, const void *skip, int64_t rows, int64_t width);
     void (*l2norm)(tess_dtype t, float *y, float *norm, const void *x, int64_t rows, int64_t width);
     void (*l2norm_grad)(tess_dtype t, void *dx, const float *y, const float *norm, const float *dy,
                         int64_t rows, int64_t width);

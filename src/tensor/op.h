@@ -28,14 +28,16 @@ typedef struct tess_infer {
 } tess_infer;
 
 /* Gradient: given values of inputs, outputs and output cotangents (0: none), appends nodes and sets
- * din[i] for inputs with need[i].  Builders may be called freely; errors latch in g. */
+ * din[i] for inputs with need[i].  Builders may be called freely; errors latch in g.
+ * sum[i] is what input i has gathered from later nodes (0: nothing yet), to which din[i] is added;
+ * a rule that can add in the same pass makes din[i] the whole and sets sum[i] to 0. */
 typedef struct tess_vjp {
     tess_graph *g;
     const tess_value *in, *out, *dout;
     const bool *need;
     int n_in;
     const void *attrs;
-    tess_value *din;
+    tess_value *din, *sum;
 } tess_vjp;
 
 /* One execution.  `prepared` is what prepare made; `scratch` has the bytes it asked for (64-byte

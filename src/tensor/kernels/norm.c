@@ -45,10 +45,12 @@ static void layernorm(tess_dtype t, void *y, float *mean, float *rstd, const voi
 /* docs/layernorm_backward.md derives it. */
 INLINE void layernorm_grad_body(void *dx, float *dweight, float *dbias, const void *x,
                                 const float *weight, const float *mean, const float *rstd,
-                                const void *dy, int64_t rows, int64_t width, bool bf16)
+                                const void *dy, const void *skip, int64_t rows, int64_t width,
+                                bool bf16)
 {
     for (int64_t r = 0; r < rows; r++) {
         const void *xr = at(x, r * width, bf16), *gr = at(dy, r * width, bf16);
+        const void *kr = skip ? at(skip, r * width, bf16) : NULL;
         void *dr = at_mut(dx, r * width, bf16);
         const float m = mean[r], s = rstd[r];
         float c1 = 0.0f, c2 = 0.0f;
@@ -66,16 +68,23 @@ INLINE void layernorm_grad_body(void *dx, float *dweight, float *dbias, const vo
 #pragma omp simd
         for (int64_t j = 0; j < width; j++) {
             const float hat = (load1(xr, j, bf16) - m) * s;
-            store1(dr, j, s * (load1(gr, j, bf16) * weight[j] - c1 - hat * c2), bf16);
+            const float d = s * (load1(gr, j, bf16) * weight[j] - c1 - hat * c2);
+            store1(dr, j, kr ? load1(kr, j, bf16) + d : d, bf16);
         }
     }
 }
 
 static void layernorm_grad(tess_dtype t, void *dx, float *dweight, float *dbias, const void *x,
                            const float *weight, const float *mean, const float *rstd,
-                           const void *dy, int64_t rows, int64_t width)
+                           const void *dy, const void *skip, int64_t rows, int64_t width)
 {
-    BY_DTYPE(t, layernorm_grad_body, dx, dweight, dbias, x, weight, mean, rstd, dy, rows, width);
+    if (skip) {
+        BY_DTYPE(t, layernorm_grad_body, dx, dweight, dbias, x, weight, mean, rstd, dy, skip, rows,
+                 width);
+    } else {
+        BY_DTYPE(t, layernorm_grad_body, dx, dweight, dbias, x, weight, mean, rstd, dy, NULL, rows,
+                 width);
+    }
 }
 
 INLINE void l2norm_body(float *y, float *norm, const void *x, int64_t rows, int64_t width,

@@ -3,9 +3,10 @@
  *
  *   x (...,C), weight, bias (C) f32 -> y like x, mean, rstd (N) f32; rstd = 1/sqrt(var + eps) with
  *   the population variance; statistics in f32, y rounded once.
- *   Gradient (docs/layernorm_backward.md): dx, dweight, dbias in one operator and one pass.
- *   y may take x's memory, dx that of dy.  Deterministic: sums over rows are made per chunk of rows
- *   and added in the order of chunks. */
+ *   Gradient (docs/layernorm_backward.md): dx, dweight, dbias in one operator and one pass, with
+ *   what reaches x beside the norm (a residual's cotangent) added to dx before it is rounded.
+ *   y may take x's memory, dx that of dy or of what is added.  Deterministic: sums over rows are
+ *   made per chunk of rows and added in the order of chunks. */
 #include "tensor/onnx.h"
 #include "tensor/ops/layernorm.h"
 #include "tensor/parallel.h"
@@ -39,8 +40,9 @@ static tess_status infer(tess_infer *c)
 
 static void vjp(tess_vjp *c)
 {
-    tess_value d =
-        TESS_NODE(c->g, &grad_op, NULL, c->in[0], c->in[1], c->out[1], c->out[2], c->dout[0]);
+    tess_value d = TESS_NODE(c->g, &grad_op, NULL, c->in[0], c->in[1], c->out[1], c->out[2],
+                             c->dout[0], c->sum[0]);
+    c->sum[0] = 0;
     for (int i = 0; d && i < 3; i++) {
         c->din[i] = d + i;
     }
@@ -98,11 +100,13 @@ static void print(const void *attrs, tess_buf *out)
     tess_buf_addf(out, "eps=%g", (double)((const layernorm_attrs *)attrs)->eps);
 }
 
-/* ---- layernorm_grad: x, weight, mean, rstd, dy -> dx, dweight, dbias ----------------------- */
+/* ---- layernorm_grad: x, weight, mean, rstd, dy, skip -> dx, dweight, dbias -----------------
+ * skip, like x or absent, is added to dx. */
 
 static tess_status grad_infer(tess_infer *c)
 {
     TESS_TRY(tess__expect_like("dy", &c->in[4], &c->in[0]));
+    TESS_TRY(c->in[5].shape.rank >= 0 ? tess__expect_like("skip", &c->in[5], &c->in[0]) : TESS_OK);
     c->out[0] = c->in[0];
     c->out[1] = c->in[1];
     c->out[2] = c->in[1];
@@ -134,7 +138,7 @@ static tess_status grad_cpu(const tess_exec *e)
                           dbias + i * width, tess__at(e->in[0].data, t, first), e->in[1].data,
                           (const float *)e->in[2].data + r.begin,
                           (const float *)e->in[3].data + r.begin, tess__at(e->in[4].data, t, first),
-                          r.n, width);
+                          e->in[5].data ? tess__at(e->in[5].data, t, first) : NULL, r.n, width);
     }
     tess__sum_partials(e->out[1].data, dweight, c.n, width);
     tess__sum_partials(e->out[2].data, dbias, c.n, width);
@@ -146,6 +150,7 @@ static void grad_ref_row(const tess_exec *e, int64_t r, double *dweight, double 
     const int64_t width = tess__last(&e->in[0].shape);
     const float *x = (const float *)e->in[0].data + r * width, *weight = e->in[1].data;
     const float *dy = (const float *)e->in[4].data + r * width;
+    const float *skip = e->in[5].data ? (const float *)e->in[5].data + r * width : NULL;
     const double mean = (double)((const float *)e->in[2].data)[r];
     const double rstd = (double)((const float *)e->in[3].data)[r];
     double c1 = 0, c2 = 0;
@@ -158,8 +163,8 @@ static void grad_ref_row(const tess_exec *e, int64_t r, double *dweight, double 
     }
     for (int64_t j = 0; j < width; j++) {
         const double hat = ((double)x[j] - mean) * rstd;
-        ((float *)e->out[0].data)[r * width + j] =
-            (float)(rstd * ((double)dy[j] * (double)weight[j] - c1 - hat * c2));
+        const double d = rstd * ((double)dy[j] * (double)weight[j] - c1 - hat * c2);
+        ((float *)e->out[0].data)[r * width + j] = (float)(skip ? (double)skip[j] + d : d);
     }
 }
 
@@ -200,27 +205,41 @@ static tess_value build(tess_graph *g, const tess_value *in)
     return tess_layernorm(g, in[0], in[1], in[2], 1e-5f);
 }
 
-#define CASE(label, type, width, ...)                                                              \
+/* A branch beside the residual: the gradient has what is added. */
+static tess_value build_skip(tess_graph *g, const tess_value *in)
+{
+    return tess_add(g, in[0], tess_scale(g, build(g, in), 0.5f));
+}
+
+#define CASE(label, f, type, width, ...)                                                           \
     {                                                                                              \
         .name = (label), .n_in = 3,                                                                \
         .in = {{type, __VA_ARGS__},                                                                \
                {TESS_F32, {1, {width}}, TESS_FILL_POSITIVE},                                       \
                {TESS_F32, {1, {width}}}},                                                          \
-        .build = build, .reduction = (width)                                                       \
+        .build = (f), .reduction = (width)                                                         \
     }
 static const tess_case cases[] = {
-    CASE("one_row", TESS_F32, 7, {2, {1, 7}}),
-    CASE("odd", TESS_F32, 67, {3, {3, 13, 67}}),
-    CASE("chunks", TESS_F32, 192, {2, {300, 192}}),
-    CASE("bf16", TESS_BF16, 192, {2, {150, 192}}),
+    CASE("one_row", build, TESS_F32, 7, {2, {1, 7}}),
+    CASE("odd", build, TESS_F32, 67, {3, {3, 13, 67}}),
+    CASE("chunks", build, TESS_F32, 192, {2, {300, 192}}),
+    CASE("bf16", build, TESS_BF16, 192, {2, {150, 192}}),
+    CASE("skip_odd", build_skip, TESS_F32, 67, {3, {3, 13, 67}}),
+    CASE("skip", build_skip, TESS_F32, 192, {2, {300, 192}}),
+    CASE("skip_bf16", build_skip, TESS_BF16, 192, {2, {150, 192}}),
+    CASE("rows", build_skip, TESS_F32, 8, {2, {2300, 8}}),
+    CASE("768", build_skip, TESS_BF16, 768, {2, {20, 768}}),
+    CASE("1000", build_skip, TESS_BF16, 1000, {2, {9, 1000}}),
+    CASE("1200", build_skip, TESS_BF16, 1200, {2, {9, 1200}}),
+    CASE("2048", build_skip, TESS_BF16, 2048, {2, {9, 2048}}),
 };
 
 static const tess_op grad_op = {
     .name = "layernorm_grad",
     .n_in_min = 5,
-    .n_in_max = 5,
+    .n_in_max = 6,
     .n_out = 3,
-    .alias_mask = 1u << 4,
+    .alias_mask = 1u << 4 | 1u << 5,
     .infer = grad_infer,
     .prepare = grad_prepare,
     .cpu = grad_cpu,
