@@ -9,6 +9,7 @@
 
 #include "fusion/distill.h"
 #include "fusion/lora.h"
+#include "tensor/fuse.h"
 #include "tensor/op.h"
 #include "vision/patch_dropout.h"
 
@@ -192,6 +193,7 @@ static tess_status build_step(tess_trainer *t, tess__step_plan *p)
     if (t->o.recompute) {
         TESS_TRY(apply_recompute(p));
     }
+    TESS_TRY(tess__graph_fuse(&p->graph, &p->loss, tess__model_device(t->model)));
     TESS_TRY(tess_plan_build(p->graph, &p->loss, 1, tess__model_device(t->model), t->model->store,
                              t->workspace, &p->plan));
     tess_plan_profile(p->plan, t->profile);
