@@ -149,7 +149,8 @@ cublasStatus_t check(const problem &p)
     }
     const bool refused =
         (bias && (emulate_lt.no_bias || !bias_agrees(p))) ||
-        (has_aux(epilogue) && !aux_agrees(p)) || (is_gelu(epilogue) && p.d.type != CUDA_R_16BF) ||
+        (has_aux(epilogue) && !aux_agrees(p)) ||
+        (is_gelu(epilogue) && p.d.type != CUDA_R_16BF && !emulate_lt.wide_gelu) ||
         ((is_gelu(epilogue) || epilogue == CUBLASLT_EPILOGUE_BGRADB) && emulate_lt.plain);
     return types && !refused ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }

@@ -228,10 +228,27 @@ static void check_all_specs(const void *unused)
     }
 }
 
+/* A product that is known goes to the operands of the call, not to those it was set up with. */
+static void run_elsewhere(const void *unused)
+{
+    (void)unused;
+    for (int64_t i = 0; i < TESS_COUNT(specs); i++) {
+        operands first, second;
+        const tess_cuda_args x = begin(&first, &specs[i]);
+        assert_int_equal(tess__cuda_product(&specs[i], &x, card()->stream()), TESS_OK);
+        const tess_cuda_args y = begin(&second, &specs[i]);
+        end(&first);
+        assert_int_equal(tess__cuda_product(&specs[i], &y, card()->stream()), TESS_OK);
+        check_result(&second, &specs[i]);
+        end(&second);
+    }
+}
+
 static void check_products(void **state)
 {
     (void)state;
     in_child(check_all_specs, NULL);
+    in_child(run_elsewhere, NULL);
 }
 
 #ifndef TESS_REAL_CARD
@@ -273,7 +290,7 @@ static int epilogue_taken(const tess_cuda_product *p)
 static void take_epilogues(const void *slow)
 {
     const bool fused = !*(const bool *)slow;
-    emulate_lt = (emulate_library){.rare_ms = fused ? 0 : 1};
+    emulate_lt = (emulate_library){.rare_ms = fused ? 0 : 1, .wide_gelu = true};
     assert_int_equal(epilogue_taken(&specs[9]), fused ? 164 : 4);
     assert_int_equal(epilogue_taken(&specs[10]), fused ? 36 : 4);
     assert_int_equal(epilogue_taken(&specs[13]), fused ? 192 : 1);
@@ -525,6 +542,9 @@ static void check_both(void **state)
     assert_int_equal(tess__cache_open(&b, "here"), TESS_OK);
     assert_int_equal(tess__cache_keep(&a, "x", "1"), TESS_OK);
     assert_int_equal(tess__cache_keep(&b, "y", "2"), TESS_OK);
+    tess__cache_close(&b);
+    assert_int_equal(tess__cache_open(&b, "here"), TESS_OK);
+    assert_string_equal(tess__cache_find(&b, "x"), "1");
     assert_int_equal(tess__cache_keep(&b, "x", "3"), TESS_OK);
     tess__cache_close(&a);
     tess__cache_close(&b);
