@@ -19,6 +19,7 @@ typedef struct mlp_options {
     tess_dtype dtype;
     tess_unary_kind act;
     bool twice, frozen, outside;
+    unsigned read; /* bit i: the gradient of names[i] is read twice */
 } mlp_options;
 
 typedef struct world {
@@ -40,8 +41,9 @@ static tess_shape shape_of(int i)
 
 static tess_value weight(const world *w, int i, int64_t rows, int64_t cols)
 {
-    const tess_value v = tess_state(w->g, "param", names[i], TESS_F32, shape_of(i));
-    return tess_cast(w->g, tess_reshape(w->g, v, TESS_SHAPE_OF(rows, cols)), w->o.dtype);
+    tess_value v = tess_state(w->g, "param", names[i], TESS_F32, shape_of(i));
+    v = shape_of(i).rank == 2 ? v : tess_reshape(w->g, v, TESS_SHAPE_OF(rows, cols));
+    return tess_cast(w->g, v, w->o.dtype);
 }
 
 static tess_value bias(const world *w, int i)
@@ -81,11 +83,17 @@ static void begin(world *w, mlp_options o)
         tess_accumulate(w->g,
                         tess_state(w->g, "grad", name, TESS_F32, tess_value_shape(w->g, wrt[i])),
                         grad[i]);
+        if (o.read >> (n == 3 ? i + 1 : i) & 1) {
+            tess_accumulate(
+                w->g, tess_state(w->g, "again", name, TESS_F32, tess_value_shape(w->g, wrt[i])),
+                grad[i]);
+        }
     }
     assert_int_equal(tess_graph_check(w->g), TESS_OK);
     for (int i = 0; i < 4; i++) {
         assert_int_equal(tess_store_add(w->store, "param", names[i], shape_of(i)), TESS_OK);
         assert_int_equal(tess_store_add(w->store, "grad", names[i], shape_of(i)), TESS_OK);
+        assert_int_equal(tess_store_add(w->store, "again", names[i], shape_of(i)), TESS_OK);
     }
     assert_int_equal(tess_store_add(w->store, "param", "scale", TESS_SHAPE_OF(1)), TESS_OK);
     assert_int_equal(tess_store_allocate(w->store), TESS_OK);
@@ -192,6 +200,14 @@ static void check_shared(void **state)
     check_same((mlp_options){TESS_F32, TESS_GELU, .twice = true}, (int[]){0, 0, 2, 0, 2});
 }
 
+/* Gradients that two effects read are there for both. */
+static void check_read(void **state)
+{
+    (void)state;
+    check_same((mlp_options){TESS_F32, TESS_GELU, .read = 1 | 4}, (int[]){0, 0, 1, 0, 1});
+    check_same((mlp_options){TESS_F32, TESS_GELU, .read = 2 | 8}, (int[]){0, 0, 1, 2, 1});
+}
+
 /* Without a gradient of the weight there is no product to sum in. */
 static void check_frozen(void **state)
 {
@@ -264,9 +280,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(check_gelu_tanh), cmocka_unit_test(check_others),
-        cmocka_unit_test(check_shared),    cmocka_unit_test(check_frozen),
-        cmocka_unit_test(check_outside),   cmocka_unit_test(check_forward),
-        cmocka_unit_test(check_no_memory),
+        cmocka_unit_test(check_shared),    cmocka_unit_test(check_read),
+        cmocka_unit_test(check_frozen),    cmocka_unit_test(check_outside),
+        cmocka_unit_test(check_forward),   cmocka_unit_test(check_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
