@@ -7,8 +7,8 @@
  *   each of the B leading entries is one.  Causal (self only): query i sees keys 0..i.
  *   -> y like q (...,C), lse (H,N) f32, the logarithm of each query's sum of exponentials.
  *   An empty segment and rows at and behind offsets[S] give zeros.
- *   Gradient (docs/attention_backward.md): scores are recomputed from lse; rows without a segment
- *   get zeros.  f32 accumulation throughout; on bf16 rows, a processor that multiplies pairs of
+ *   Gradient (docs/attention_backward.md): scores are recomputed from lse; y is for devices to
+ *   which it is cheaper than a sum over the scores; rows without a segment get zeros.  f32 accumulation throughout; on bf16 rows, a processor that multiplies pairs of
  * bf16 gets the probabilities and the gradients of the scores rounded to bf16.  No aliasing.
  *   Deterministic: a (segment, head) is one piece of work.  4 Nq Nk D FLOPs per segment and head
  * forward, 10 backward. */
@@ -19,7 +19,14 @@
 #include <math.h>
 #include <string.h>
 
-enum { QKV = SDPA_QKV, OFFSETS = SDPA_OFFSETS, KV = SDPA_KV, LSE = SDPA_LSE, DY = SDPA_DY };
+enum {
+    QKV = SDPA_QKV,
+    OFFSETS = SDPA_OFFSETS,
+    KV = SDPA_KV,
+    LSE = SDPA_LSE,
+    DY = SDPA_DY,
+    Y = SDPA_Y
+};
 typedef sdpa_geometry geometry;
 static const tess_op grad_op;
 
@@ -132,6 +139,7 @@ static tess_status infer(tess_infer *c)
 static tess_status grad_infer(tess_infer *c)
 {
     TESS_TRY(tess__expect("dy", &c->in[DY], c->in[QKV].dtype, c->in[QKV].shape.rank));
+    TESS_TRY(tess__expect_like("y", &c->in[Y], &c->in[DY]));
     c->out[0] = c->in[QKV];
     /* Without kv there is no second gradient: it is one element. */
     c->out[1] = c->in[KV].shape.rank >= 0
@@ -143,7 +151,7 @@ static tess_status grad_infer(tess_infer *c)
 static void vjp(tess_vjp *c)
 {
     tess_value d = TESS_NODE(c->g, &grad_op, c->attrs, c->in[QKV], c->in[OFFSETS], c->in[KV],
-                             c->out[1], c->dout[0]);
+                             c->out[1], c->dout[0], c->out[0]);
     c->din[QKV] = d;
     c->din[KV] = d && c->in[KV] ? d + 1 : 0;
 }
@@ -615,7 +623,7 @@ static const tess_case cases[] = {
 static const tess_op grad_op = {
     .name = "sdpa_grad",
     .n_in_min = 1,
-    .n_in_max = 5,
+    .n_in_max = 6,
     .n_out = 2,
     .attrs_bytes = sizeof(sdpa_attrs),
     .flags = TESS_OP_ROUNDS,

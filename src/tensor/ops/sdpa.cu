@@ -7,9 +7,9 @@
  * warp a row.
  *
  * Departures: a segment has at most some 300 rows, so a block takes as many warps as divide them
- * best; the gradient's delta is the sum of P dP, as on the CPU, which needs no y (where all keys
- * fit one tile, P and dP stay in registers; otherwise the scores are made twice); dQ is one kernel,
- * dK and dV another, so nothing is added by two blocks and a run repeats bit for bit.
+ * best; where all keys fit one tile, the gradient's delta is the sum of P dP, as on the CPU, which
+ * are in registers then, and y is not read; dQ is one kernel, dK and dV another, so nothing is
+ * added by two blocks and a run repeats bit for bit.
  *
  * Offsets are in device memory, so what the CPU refuses is cut to what is safe here. */
 #include "tensor/attention.cuh"
@@ -41,6 +41,38 @@ __device__ __forceinline__ void fetch_rows(bf16 *to, const bf16 *x, int64_t x_ro
                 there ? 16 : 0);
     }
 }
+
+/* Two matrices of a head, tile by tile in turn: keys and values, or queries and dy. */
+template <int D, int N> struct tile_walk {
+    static constexpr int TILE = N * shape<D>::ROW;
+    const bf16 *x[2];
+    int64_t row[2], n_rows, head_dim;
+    int64_t end;  /* tiles */
+    bf16 *shared; /* room for two of each: this and the next */
+
+    __device__ __forceinline__ bf16 *at(int64_t t) const
+    {
+        return shared + t % 2 * 2 * TILE;
+    }
+
+    __device__ __forceinline__ void fetch(int64_t t) const
+    {
+        if (t < end) {
+            fetch_rows<D>(at(t), x[0], row[0], t * N, n_rows, N, head_dim);
+            fetch_rows<D>(at(t) + TILE, x[1], row[1], t * N, n_rows, N, head_dim);
+        }
+    }
+
+    /* Tile t, which is fetched, while the next one comes; it is at() until the next barrier. */
+    __device__ __forceinline__ const bf16 *step(int64_t t) const
+    {
+        fetch(t + 1);
+        copies_commit();
+        copies_wait<1>();
+        __syncthreads();
+        return at(t);
+    }
+};
 
 /* c (16,N) = a (16,D) b (N,D)^T */
 template <int D, int N>
@@ -110,6 +142,69 @@ template <int D> __device__ __forceinline__ void clear(c_tile *c)
     }
 }
 
+/* ---- tensor cores: a block of queries ----------------------------------------------------------
+ */
+
+static constexpr int QUERIES_Q = 0, QUERIES_DY = 1; /* what a block holds of its rows */
+
+struct query_block {
+    piece p;
+    int64_t column, first; /* of the head; the warp's first row */
+    int rows;
+    bf16 *own; /* (rows,D) q, then as many of dy */
+};
+
+/* False: the block has no rows.  Its rows and the first tile of keys and values are on their way.
+ */
+template <int D, int N>
+__device__ __forceinline__ bool begin_queries(query_block *b, tile_walk<D, N> *keys,
+                                              const task<bf16> &s, bf16 *shared, int last_own)
+{
+    const int64_t rows = static_cast<int64_t>(blockDim.x) / 32 * ROWS;
+    const piece p = find_piece(s, rows);
+    b->p = p;
+    b->column = p.head * s.head_dim;
+    b->first = p.first + static_cast<int64_t>(threadIdx.x) / 32 * ROWS;
+    b->rows = static_cast<int>(rows);
+    b->own = shared;
+    if (p.first >= p.n_q) {
+        return false;
+    }
+    const int64_t seen = s.causal && p.first + rows < p.n_k ? p.first + rows : p.n_k;
+    *keys = tile_walk<D, N>{{s.k + p.k * s.kv_row + b->column, s.v + p.k * s.kv_row + b->column},
+                            {s.kv_row, s.kv_row},
+                            p.n_k,
+                            s.head_dim,
+                            (seen + N - 1) / N,
+                            shared + (last_own + 1) * rows * shape<D>::ROW};
+    fetch_rows<D>(b->own, s.q + p.q * s.q_row + b->column, s.q_row, p.first, p.n_q, b->rows,
+                  s.head_dim);
+    if (last_own == QUERIES_DY) {
+        fetch_rows<D>(b->own + rows * shape<D>::ROW, s.dy + p.q * s.y_row + b->column, s.y_row,
+                      p.first, p.n_q, b->rows, s.head_dim);
+    }
+    keys->fetch(0);
+    copies_commit();
+    return true;
+}
+
+/* The warp's rows of what the block holds. */
+template <int D> __device__ __forceinline__ const bf16 *own_rows(const query_block &b, int which)
+{
+    return b.own + (which * b.rows + static_cast<int>(threadIdx.x) / 32 * ROWS) * shape<D>::ROW;
+}
+
+/* How many of a tile's keys rows group and group + 8 see. */
+__device__ __forceinline__ void count_keys(int *keys, const task<bf16> &s, const query_block &b,
+                                           int64_t tile, int n)
+{
+    for (int half = 0; half < 2; half++) {
+        const int64_t last = b.first + lane_group() + 8 * half + 1;
+        const int64_t seen = s.causal && last < b.p.n_k ? last : b.p.n_k;
+        keys[half] = static_cast<int>(clamped(seen - tile * n, 0, n));
+    }
+}
+
 /* ---- tensor cores: forward --------------------------------------------------------------------
  */
 
@@ -176,52 +271,26 @@ __device__ __forceinline__ void softmax_end(const task<bf16> &s, const piece &p,
 template <int D, int N>
 __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_tensor_kernel(task<bf16> s)
 {
-    constexpr int ROW = shape<D>::ROW, TILE = N * ROW;
     TESS_SHARED_DYNAMIC(bf16, shared);
-    const int rows = static_cast<int>(blockDim.x) / 32 * ROWS;
-    const piece p = find_piece(s, rows);
-    if (p.first >= p.n_q) {
+    query_block b;
+    tile_walk<D, N> walk;
+    if (!begin_queries<D, N>(&b, &walk, s, shared, QUERIES_Q)) {
         return;
     }
-    const int64_t column = p.head * s.head_dim;
-    const bf16 *k = s.k + p.k * s.kv_row + column, *v = s.v + p.k * s.kv_row + column;
-    bf16 *const own = shared, *const tiles = shared + rows * ROW; /* k, v; then their next */
-    const int64_t seen = s.causal && p.first + rows < p.n_k ? p.first + rows : p.n_k;
-    const int64_t n_tiles = (seen + N - 1) / N;
-    fetch_rows<D>(own, s.q + p.q * s.q_row + column, s.q_row, p.first, p.n_q, rows, s.head_dim);
-    if (n_tiles > 0) {
-        fetch_rows<D>(tiles, k, s.kv_row, 0, p.n_k, N, s.head_dim);
-        fetch_rows<D>(tiles + TILE, v, s.kv_row, 0, p.n_k, N, s.head_dim);
-    }
-    copies_commit();
-    const int warp = static_cast<int>(threadIdx.x) / 32;
-    const int64_t first = p.first + warp * ROWS;
     softmax_state state = {{-INFINITY, -INFINITY}, {0, 0}};
     c_tile y[D / 8];
     clear<D>(y);
-    for (int64_t t = 0; t < n_tiles; t++) {
-        const bf16 *tile = tiles + t % 2 * 2 * TILE;
-        if (t + 1 < n_tiles) {
-            bf16 *next = tiles + (t + 1) % 2 * 2 * TILE;
-            fetch_rows<D>(next, k, s.kv_row, (t + 1) * N, p.n_k, N, s.head_dim);
-            fetch_rows<D>(next + TILE, v, s.kv_row, (t + 1) * N, p.n_k, N, s.head_dim);
-        }
-        copies_commit();
-        copies_wait<1>();
-        __syncthreads();
+    for (int64_t t = 0; t < walk.end; t++) {
+        const bf16 *tile = walk.step(t);
         c_tile score[N / 8];
         int keys[2];
-        for (int half = 0; half < 2; half++) {
-            const int64_t last = first + lane_group() + 8 * half + 1;
-            keys[half] =
-                static_cast<int>(clamped((s.causal && last < p.n_k ? last : p.n_k) - t * N, 0, N));
-        }
-        multiply_rows<D, N>(score, own + warp * ROWS * ROW, tile);
+        count_keys(keys, s, b, t, N);
+        multiply_rows<D, N>(score, own_rows<D>(b, QUERIES_Q), tile);
         softmax_tile<D, N>(&state, score, y, keys, s.scale * LOG2_E);
-        add_product<D, N>(y, score, tile + TILE);
+        add_product<D, N>(y, score, tile + walk.TILE);
         __syncthreads();
     }
-    softmax_end<D>(s, p, state, y, first);
+    softmax_end<D>(s, b.p, state, y, b.first);
 }
 
 /* ---- tensor cores: gradient --------------------------------------------------------------------
@@ -248,84 +317,87 @@ __device__ __forceinline__ void make_pairs(pair_tiles<D, N> *x, const bf16 *q, c
     }
 }
 
-/* The first round over the keys makes delta, the second dQ; where one tile holds all keys, they are
- * one round. */
+/* delta of rows group and group + 8: the sum of dy y. */
+template <int D>
+__device__ __forceinline__ void sum_dy_y(float *delta, const task<bf16> &s, const query_block &b)
+{
+    const bf16 *dy = own_rows<D>(b, QUERIES_DY);
+    const bf16 *y = s.y + (b.p.q + b.first) * s.y_row + b.column;
+    TESS_UNROLL
+    for (int half = 0; half < 2; half++) {
+        const int row = lane_group() + 8 * half;
+        float sum = 0;
+        TESS_UNROLL
+        for (int d = 0; d < D; d += 32) {
+            const int at = d + 8 * lane_pair();
+            if (b.first + row < b.p.n_q && at < s.head_dim) {
+                const pack<bf16> left = load_pack(dy + row * shape<D>::ROW + at);
+                const pack<bf16> right = load_pack(y + row * s.y_row + at);
+                for (int i = 0; i < left.N; i++) {
+                    sum += to_float(left.x[i]) * to_float(right.x[i]);
+                }
+            }
+        }
+        delta[half] = row_sum(sum);
+    }
+}
+
+/* delta of the same rows where one tile holds all keys: the sum of P dP, in registers already. */
+template <int D, int N>
+__device__ __forceinline__ void sum_p_dp(float *delta, const pair_tiles<D, N> &x)
+{
+    TESS_UNROLL
+    for (int i = 0; i < N / 2; i++) {
+        delta[i / 2 % 2] += x.p[i / 4].x[i % 4] * x.dp[i / 4].x[i % 4];
+    }
+    delta[0] = row_sum(delta[0]);
+    delta[1] = row_sum(delta[1]);
+}
+
 template <int D, int N>
 __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_q_kernel(task<bf16> s)
 {
-    constexpr int ROW = shape<D>::ROW, TILE = N * ROW;
     TESS_SHARED_DYNAMIC(bf16, shared);
-    const int rows = static_cast<int>(blockDim.x) / 32 * ROWS;
-    const piece p = find_piece(s, rows);
-    if (p.first >= p.n_q) {
+    query_block b;
+    tile_walk<D, N> walk;
+    if (!begin_queries<D, N>(&b, &walk, s, shared, QUERIES_DY)) {
         return;
     }
-    const int64_t column = p.head * s.head_dim;
-    const bf16 *k = s.k + p.k * s.kv_row + column, *v = s.v + p.k * s.kv_row + column;
-    bf16 *const own = shared, *const own_dy = own + rows * ROW, *const tiles = own_dy + rows * ROW;
-    const int64_t seen = s.causal && p.first + rows < p.n_k ? p.first + rows : p.n_k;
-    const int64_t n_tiles = (seen + N - 1) / N, n_steps = n_tiles > 1 ? 2 * n_tiles : n_tiles;
-    fetch_rows<D>(own, s.q + p.q * s.q_row + column, s.q_row, p.first, p.n_q, rows, s.head_dim);
-    fetch_rows<D>(own_dy, s.dy + p.q * s.y_row + column, s.y_row, p.first, p.n_q, rows, s.head_dim);
-    if (n_tiles > 0) {
-        fetch_rows<D>(tiles, k, s.kv_row, 0, p.n_k, N, s.head_dim);
-        fetch_rows<D>(tiles + TILE, v, s.kv_row, 0, p.n_k, N, s.head_dim);
-    }
-    copies_commit();
-    const int warp = static_cast<int>(threadIdx.x) / 32;
-    const int64_t first = p.first + warp * ROWS, at = p.head * s.n_q + p.q + first + lane_group();
+    const int64_t at = b.p.head * s.n_q + b.p.q + b.first + lane_group();
     float lse[2], delta[2] = {0, 0};
     for (int half = 0; half < 2; half++) {
-        lse[half] = first + lane_group() + 8 * half < p.n_q ? s.lse[at + 8 * half] * LOG2_E : 0.0f;
+        lse[half] =
+            b.first + lane_group() + 8 * half < b.p.n_q ? s.lse[at + 8 * half] * LOG2_E : 0.0f;
     }
     c_tile dq[D / 8];
     clear<D>(dq);
-    for (int64_t step = 0; step < n_steps; step++) {
-        const int64_t t = step % n_tiles, next_t = (step + 1) % n_tiles;
-        const bf16 *tile = tiles + step % 2 * 2 * TILE;
-        if (step + 1 < n_steps) {
-            bf16 *next = tiles + (step + 1) % 2 * 2 * TILE;
-            fetch_rows<D>(next, k, s.kv_row, next_t * N, p.n_k, N, s.head_dim);
-            fetch_rows<D>(next + TILE, v, s.kv_row, next_t * N, p.n_k, N, s.head_dim);
-        }
-        copies_commit();
-        copies_wait<1>();
-        __syncthreads();
+    for (int64_t t = 0; t < walk.end; t++) {
+        const bf16 *tile = walk.step(t);
         pair_tiles<D, N> x;
         int keys[2];
-        for (int half = 0; half < 2; half++) {
-            const int64_t last = first + lane_group() + 8 * half + 1;
-            keys[half] =
-                static_cast<int>(clamped((s.causal && last < p.n_k ? last : p.n_k) - t * N, 0, N));
+        count_keys(keys, s, b, t, N);
+        make_pairs<D, N>(&x, own_rows<D>(b, QUERIES_Q), own_rows<D>(b, QUERIES_DY), tile,
+                         tile + walk.TILE, keys, lse, s.scale * LOG2_E);
+        if (walk.end == 1) {
+            sum_p_dp<D, N>(delta, x);
+        } else if (t == 0) {
+            sum_dy_y<D>(delta, s, b);
         }
-        make_pairs<D, N>(&x, own + warp * ROWS * ROW, own_dy + warp * ROWS * ROW, tile, tile + TILE,
-                         keys, lse, s.scale * LOG2_E);
-        if (step < n_tiles) {
-            TESS_UNROLL
-            for (int i = 0; i < N / 2; i++) {
-                delta[i / 2 % 2] += x.p[i / 4].x[i % 4] * x.dp[i / 4].x[i % 4];
-            }
+        TESS_UNROLL
+        for (int i = 0; i < N / 2; i++) {
+            x.p[i / 4].x[i % 4] *= x.dp[i / 4].x[i % 4] - delta[i / 2 % 2];
         }
-        if (step == n_tiles - 1) {
-            delta[0] = row_sum(delta[0]);
-            delta[1] = row_sum(delta[1]);
-        }
-        if (step + n_tiles >= n_steps) {
-            TESS_UNROLL
-            for (int i = 0; i < N / 2; i++) {
-                x.p[i / 4].x[i % 4] *= x.dp[i / 4].x[i % 4] - delta[i / 2 % 2];
-            }
-            add_product<D, N>(dq, x.p, tile);
-        }
+        add_product<D, N>(dq, x.p, tile);
         __syncthreads();
     }
     for (int half = 0; half < 2; half++) {
-        if (first + lane_group() + 8 * half < p.n_q && lane_pair() == 0) {
+        if (b.first + lane_group() + 8 * half < b.p.n_q && lane_pair() == 0) {
             s.delta[at + 8 * half] = delta[half];
         }
     }
     const float factor[2] = {s.scale, s.scale};
-    store_rows<D>(s.dq + p.q * s.q_row + column, s.q_row, dq, factor, first, p.n_q, s.head_dim);
+    store_rows<D>(s.dq + b.p.q * s.q_row + b.column, s.q_row, dq, factor, b.first, b.p.n_q,
+                  s.head_dim);
 }
 
 /* lse, in powers of two, and delta of a tile's queries. */
@@ -345,7 +417,7 @@ __device__ __forceinline__ void fetch_stats(float *to, const task<bf16> &s, cons
 template <int D, int N>
 __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_kv_kernel(task<bf16> s)
 {
-    constexpr int ROW = shape<D>::ROW, TILE = N * ROW;
+    constexpr int ROW = shape<D>::ROW;
     TESS_SHARED_DYNAMIC(bf16, shared);
     TESS_SHARED(float, stats, 4 * N);
     const int rows = static_cast<int>(blockDim.x) / 32 * ROWS;
@@ -354,36 +426,28 @@ __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_kv_kernel(task
         return;
     }
     const int64_t column = p.head * s.head_dim;
-    const bf16 *q = s.q + p.q * s.q_row + column, *dy = s.dy + p.q * s.y_row + column;
     bf16 *const own_k = shared, *const own_v = own_k + rows * ROW;
-    bf16 *const tiles = own_v + rows * ROW;
-    const int64_t begin = s.causal ? p.first / N : 0, end = (p.n_q + N - 1) / N;
+    const int64_t begin = s.causal ? p.first / N : 0;
+    const tile_walk<D, N> walk = {{s.q + p.q * s.q_row + column, s.dy + p.q * s.y_row + column},
+                                  {s.q_row, s.y_row},
+                                  p.n_q,
+                                  s.head_dim,
+                                  (p.n_q + N - 1) / N,
+                                  own_v + rows * ROW};
     fetch_rows<D>(own_k, s.k + p.k * s.kv_row + column, s.kv_row, p.first, p.n_k, rows, s.head_dim);
     fetch_rows<D>(own_v, s.v + p.k * s.kv_row + column, s.kv_row, p.first, p.n_k, rows, s.head_dim);
-    if (begin < end) {
-        bf16 *tile = tiles + begin % 2 * 2 * TILE;
-        fetch_rows<D>(tile, q, s.q_row, begin * N, p.n_q, N, s.head_dim);
-        fetch_rows<D>(tile + TILE, dy, s.y_row, begin * N, p.n_q, N, s.head_dim);
-        fetch_stats<D, N>(stats + begin % 2 * 2 * N, s, p, begin * N);
-    }
+    walk.fetch(begin);
+    fetch_stats<D, N>(stats + begin % 2 * 2 * N, s, p, begin * N);
     copies_commit();
     const int warp = static_cast<int>(threadIdx.x) / 32;
     const int64_t first = p.first + warp * ROWS;
     c_tile dk[D / 8], dv[D / 8];
     clear<D>(dk);
     clear<D>(dv);
-    for (int64_t t = begin; t < end; t++) {
-        const bf16 *tile = tiles + t % 2 * 2 * TILE;
+    for (int64_t t = begin; t < walk.end; t++) {
         const float *lse = stats + t % 2 * 2 * N, *delta = lse + N;
-        if (t + 1 < end) {
-            bf16 *next = tiles + (t + 1) % 2 * 2 * TILE;
-            fetch_rows<D>(next, q, s.q_row, (t + 1) * N, p.n_q, N, s.head_dim);
-            fetch_rows<D>(next + TILE, dy, s.y_row, (t + 1) * N, p.n_q, N, s.head_dim);
-            fetch_stats<D, N>(stats + (t + 1) % 2 * 2 * N, s, p, (t + 1) * N);
-        }
-        copies_commit();
-        copies_wait<1>();
-        __syncthreads();
+        fetch_stats<D, N>(stats + (t + 1) % 2 * 2 * N, s, p, (t + 1) * N);
+        const bf16 *tile = walk.step(t);
         pair_tiles<D, N> x;
         const int left = static_cast<int>(clamped(p.n_q - t * N, 0, N));
         int from[2]; /* the first query that sees the key */
@@ -392,7 +456,7 @@ __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_kv_kernel(task
             from[half] = s.causal ? static_cast<int>(clamped(key - t * N, 0, N)) : 0;
         }
         multiply_rows<D, N>(x.p, own_k + warp * ROWS * ROW, tile);
-        multiply_rows<D, N>(x.dp, own_v + warp * ROWS * ROW, tile + TILE);
+        multiply_rows<D, N>(x.dp, own_v + warp * ROWS * ROW, tile + walk.TILE);
         TESS_UNROLL
         for (int i = 0; i < N / 2; i++) {
             const int n = 8 * (i / 4) + 2 * lane_pair() + i % 2;
@@ -401,7 +465,7 @@ __global__ void __launch_bounds__(32 * shape<D>::WARPS) sdpa_grad_kv_kernel(task
             *score = there ? power_of_two(*score * (s.scale * LOG2_E) - lse[n]) : 0.0f;
             *dp = *score * (*dp - delta[n]);
         }
-        add_product<D, N>(dv, x.p, tile + TILE);
+        add_product<D, N>(dv, x.p, tile + walk.TILE);
         add_product<D, N>(dk, x.dp, tile);
         __syncthreads();
     }
@@ -569,6 +633,7 @@ template <class T> static task<T> grad_task_of(const tess_exec *e, const sdpa_ge
     s.dy = static_cast<const T *>(e->in[SDPA_DY].data);
     s.lse = static_cast<float *>(e->in[SDPA_LSE].data);
     s.delta = static_cast<float *>(e->scratch);
+    s.y = static_cast<T *>(e->in[SDPA_Y].data);
     s.dq = static_cast<T *>(e->out[0].data);
     s.dk = dkv + g.k_at;
     s.dv = dkv + g.v_at;

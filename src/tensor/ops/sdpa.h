@@ -10,7 +10,8 @@ typedef struct sdpa_attrs {
     bool causal;
 } sdpa_attrs;
 
-enum { SDPA_QKV, SDPA_OFFSETS, SDPA_KV, SDPA_LSE, SDPA_DY };
+/* The gradient reads all of them; y only where that is cheaper than to sum P dP. */
+enum { SDPA_QKV, SDPA_OFFSETS, SDPA_KV, SDPA_LSE, SDPA_DY, SDPA_Y };
 
 typedef struct sdpa_geometry {
     int64_t heads, head_dim, width; /* C */
