@@ -72,9 +72,9 @@ CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
 NVCCFLAGS := -std=c++17 -O3 -lineinfo -gencode arch=compute_90,code=sm_90 \
              -gencode arch=compute_80,code=compute_80 -Xcompiler -fPIC,-Wall,-Wextra -Werror all-warnings
 CUDA_UNITS := $(wildcard src/tensor/*.cu src/tensor/ops/*.cu)
-CUDA_C     := $(addprefix src/tensor/cuda_,cache.c choice.c device.c lt.c matmul.c nearest.c products.c table.c)
-# These call the CUDA runtime or cuBLASLt.
-CUDA_HOST  := $(patsubst %,$(BUILD)/obj/tensor/cuda_%.o,choice device lt matmul)
+CUDA_C     := $(addprefix src/tensor/cuda_,attention.c cache.c choice.c cudnn.c device.c lt.c matmul.c nearest.c products.c table.c)
+# These call the CUDA runtime, cuBLASLt or cuDNN.
+CUDA_HOST  := $(patsubst %,$(BUILD)/obj/tensor/cuda_%.o,attention choice cudnn device lt matmul)
 CUDA_OFF   := src/tensor/cuda_none.c
 
 # Ranks: Open MPI is opened by name at run time, so that its header alone is wanted here.

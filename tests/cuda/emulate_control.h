@@ -49,6 +49,9 @@ extern emulate_library emulate_lt;
 /* Bit k: the k-th stream's work is done only when something waits for it.  Clear: at once. */
 void emulate_set_lanes(unsigned late_lanes);
 emulate_counts emulate_get_counts(void);
+/* Runs of the emulated cuDNN's plans, and broken contracts of its interface; emulate_cudnn.h. */
+int emulate_cudnn_runs(void);
+int emulate_cudnn_complaints(void);
 #else
 static inline void emulate_set_order(emulate_order order)
 {

@@ -310,8 +310,12 @@ __attribute__((constructor)) static void keep_nothing()
  */
 
 extern "C" void *__real_dlopen(const char *name, int flags);
+extern "C" const char *emulate_cudnn_file(void);
 extern "C" void *__wrap_dlopen(const char *name, int flags)
 {
+    if (name && strcmp(name, "libcudnn.so.9") == 0) {
+        return __real_dlopen(emulate_cudnn_file(), flags);
+    }
     const bool ours = name && strcmp(name, "libcublasLt.so.13") == 0;
     return __real_dlopen(!ours                ? name
                          : emulate_lt.missing ? "libcublasLt.so.none"

@@ -83,7 +83,7 @@ part() { # part PREFIX HEADER
 
 part cublasLt cublasLt.h
 part cudnn cudnn.h
-for header in cuda_runtime_api.h cublasLt.h; do
+for header in cuda_runtime_api.h cublasLt.h cudnn_graph.h; do
     if [ ! -e "$home/include/$header" ]; then
         echo "skipped: $header is not installed below $home"
         continue

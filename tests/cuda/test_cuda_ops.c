@@ -11,6 +11,7 @@
 
 #include "cuda/emulate_control.h"
 #include "cuda/planted.h"
+#include "tensor/cuda_attention.h"
 #include "tensor/op_driver.h"
 #include "tensor/plan.h"
 
@@ -48,6 +49,7 @@ static void check_all_cases(void **state)
 {
     (void)state;
     const char *only = getenv("TESS_OP");
+    tess__cuda_attention_use(TESS_ATTENTION_OURS); /* cuDNN's: test_cuda_cudnn */
     int failed = 0;
     for (int i = 0; i < tess__n_ops; i++) {
         const tess_op *op = tess__ops[i];

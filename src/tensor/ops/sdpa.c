@@ -8,10 +8,11 @@
  *   -> y like q (...,C), lse (H,N) f32, the logarithm of each query's sum of exponentials.
  *   An empty segment and rows at and behind offsets[S] give zeros.
  *   Gradient (docs/attention_backward.md): scores are recomputed from lse; y is for devices to
- *   which it is cheaper than a sum over the scores; rows without a segment get zeros.  f32 accumulation throughout; on bf16 rows, a processor that multiplies pairs of
- * bf16 gets the probabilities and the gradients of the scores rounded to bf16.  No aliasing.
- *   Deterministic: a (segment, head) is one piece of work.  4 Nq Nk D FLOPs per segment and head
- * forward, 10 backward. */
+ *   which it is cheaper than a sum over the scores; rows without a segment get zeros.  f32
+ * accumulation throughout; on bf16 rows, a processor that multiplies pairs of bf16 gets the
+ * probabilities and the gradients of the scores rounded to bf16.  No aliasing. Deterministic: a
+ * (segment, head) is one piece of work.  4 Nq Nk D FLOPs per segment and head forward, 10 backward.
+ */
 #include "tensor/ops/sdpa.h"
 #include "tensor/onnx.h"
 #include "tensor/parallel.h"
@@ -589,6 +590,11 @@ static const tess_case cases[] = {
     {.name = "bf16_cross",
      .n_in = 2,
      .in = {{TESS_BF16, {3, {3, 3, 40}}}, {TESS_BF16, {3, {3, 19, 80}}}},
+     .build = build_cross,
+     .reduction = 20},
+    {.name = "bf16_cross_heads_of_8",
+     .n_in = 2,
+     .in = {{TESS_BF16, {3, {3, 3, 16}}}, {TESS_BF16, {3, {3, 19, 32}}}},
      .build = build_cross,
      .reduction = 20},
     {.name = "bf16_tiles",

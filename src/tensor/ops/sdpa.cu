@@ -14,6 +14,9 @@
  * Offsets are in device memory, so what the CPU refuses is cut to what is safe here. */
 #include "tensor/attention.cuh"
 #include "tensor/mma.cuh"
+extern "C" {
+#include "tensor/cuda_attention.h"
+}
 
 static constexpr int ROWS = 16; /* a warp's */
 static constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
@@ -602,7 +605,7 @@ static bool for_tensor_cores(const tess_exec *e, const sdpa_geometry &g)
      : (g).head_dim <= 96 ? f<96>((e), (g), (s))                                                   \
                           : f<128>((e), (g), (s)))
 
-extern "C" tess_status tess__cuda_sdpa(const tess_exec *e)
+static tess_status launch_forward(const tess_exec *e)
 {
     const sdpa_geometry g = tess__sdpa_describe(e->in, static_cast<const sdpa_attrs *>(e->attrs));
     float *lse = static_cast<float *>(e->out[1].data);
@@ -640,13 +643,7 @@ template <class T> static task<T> grad_task_of(const tess_exec *e, const sdpa_ge
     return s;
 }
 
-extern "C" size_t tess__cuda_sdpa_grad_scratch(const tess_prepare *c)
-{
-    const sdpa_geometry g = tess__sdpa_describe(c->in, static_cast<const sdpa_attrs *>(c->attrs));
-    return static_cast<size_t>(g.heads * g.n_q) * sizeof(float);
-}
-
-extern "C" tess_status tess__cuda_sdpa_grad(const tess_exec *e)
+static tess_status launch_backward(const tess_exec *e)
 {
     const sdpa_geometry g = tess__sdpa_describe(e->in, static_cast<const sdpa_attrs *>(e->attrs));
     TESS_FOR_FLOAT(e->in[SDPA_QKV].dtype, T, {
@@ -668,4 +665,24 @@ extern "C" tess_status tess__cuda_sdpa_grad(const tess_exec *e)
         FOR_HEAD_DIM(backward, e, g, grad_task_of<bf16>(e, g));
     }
     return tess__cuda_launched("sdpa_grad");
+}
+
+extern "C" tess_status tess__cuda_sdpa(const tess_exec *e)
+{
+    return tess__cuda_attention(e, false, launch_forward);
+}
+
+extern "C" size_t tess__cuda_sdpa_scratch(const tess_prepare *c)
+{
+    return tess__cuda_attention_scratch(c, false);
+}
+
+extern "C" tess_status tess__cuda_sdpa_grad(const tess_exec *e)
+{
+    return tess__cuda_attention(e, true, launch_backward);
+}
+
+extern "C" size_t tess__cuda_sdpa_grad_scratch(const tess_prepare *c)
+{
+    return tess__cuda_attention_scratch(c, true);
 }
