@@ -33,12 +33,6 @@ void tess__cuda_attention_use(tess_attention_use which)
     use = which;
 }
 
-static tess_cudnn_plan *find_plan(const tess_attention_spec *s, const tess_operand *in,
-                                  const sdpa_geometry *g)
-{
-    return use != TESS_ATTENTION_OURS && dense_rows(in, g) ? tess__cudnn_plan(s) : NULL;
-}
-
 static tess_attention_spec spec_of(const sdpa_geometry *g, bool grad)
 {
     return (tess_attention_spec){
@@ -102,20 +96,21 @@ static tess_status print_key(const tess_attention_spec *s, tess_buf *out)
     return tess_buf_check(out);
 }
 
-/* UNKNOWN also where memory gives out: it is measured, or asked for, again. */
-static verdict find_choice(const tess_attention_spec *s)
+static tess_status find_choice(const tess_attention_spec *s, verdict *out)
 {
     tess_buf key = {0};
-    verdict found = use == TESS_ATTENTION_CUDNN ? CUDNN : UNKNOWN;
-    if (use == TESS_ATTENTION_FASTER && open_cache() == TESS_OK && print_key(s, &key) == TESS_OK) {
-        const char *kept = tess__cache_find(&cache, key.data);
-        found = !kept                        ? UNKNOWN
-                : strcmp(kept, "cudnn") == 0 ? CUDNN
-                : strcmp(kept, "ours") == 0  ? OURS
-                                             : UNKNOWN;
+    *out = use == TESS_ATTENTION_CUDNN ? CUDNN : UNKNOWN;
+    if (use == TESS_ATTENTION_CUDNN) {
+        return TESS_OK;
+    }
+    TESS_TRY(open_cache());
+    const tess_status st = print_key(s, &key);
+    const char *kept = st ? NULL : tess__cache_find(&cache, key.data);
+    if (kept) {
+        *out = strcmp(kept, "cudnn") == 0 ? CUDNN : strcmp(kept, "ours") == 0 ? OURS : UNKNOWN;
     }
     tess_buf_deinit(&key);
-    return found;
+    return st;
 }
 
 static tess_status keep_choice(const tess_attention_spec *s, bool cudnn)
@@ -126,6 +121,21 @@ static tess_status keep_choice(const tess_attention_spec *s, bool cudnn)
     st = st ? st : tess__cache_keep(&cache, key.data, cudnn ? "cudnn" : "ours");
     tess_buf_deinit(&key);
     return st;
+}
+
+/* cuDNN's plan where it may run, and what is known of the choice.  Where ours was chosen no plan is
+ * compiled.  Scratch is asked for when a plan is built and used when it runs, so what once was not
+ * to be had, for want of memory, is not had later either. */
+static tess_cudnn_plan *find_plan(const tess_attention_spec *s, const tess_operand *in,
+                                  const sdpa_geometry *g, verdict *known)
+{
+    static bool gave_up;
+    *known = OURS;
+    if (use == TESS_ATTENTION_OURS || gave_up || !dense_rows(in, g) || tess__cudnn_version() == 0) {
+        return NULL;
+    }
+    gave_up = find_choice(s, known) != TESS_OK;
+    return gave_up || *known == OURS ? NULL : tess__cudnn_plan(s);
 }
 
 /* ---- running ----------------------------------------------------------------------------------
@@ -237,10 +247,11 @@ tess_status tess__cuda_attention(const tess_exec *e, bool grad, tess_own_attenti
 {
     const sdpa_geometry g = tess__sdpa_describe(e->in, e->attrs);
     const tess_attention_spec s = spec_of(&g, grad);
-    contest c = {.e = e, .g = &g, .grad = grad, .own = own, .plan = find_plan(&s, e->in, &g)};
-    const verdict known = c.plan ? find_choice(&s) : OURS;
-    bool cudnn = known == CUDNN;
-    if (known == UNKNOWN) {
+    verdict known;
+    contest c = {.e = e, .g = &g, .grad = grad, .own = own};
+    c.plan = find_plan(&s, e->in, &g, &known);
+    bool cudnn = c.plan && known == CUDNN;
+    if (c.plan && known == UNKNOWN) {
         TESS_TRY(choose(&c, &s, &cudnn));
     }
     return run_one(&c, cudnn);
@@ -250,7 +261,7 @@ size_t tess__cuda_attention_scratch(const tess_prepare *c, bool grad)
 {
     const sdpa_geometry g = tess__sdpa_describe(c->in, c->attrs);
     const tess_attention_spec s = spec_of(&g, grad);
-    const tess_cudnn_plan *p = find_plan(&s, c->in, &g);
-    const bool may_run = p && find_choice(&s) != OURS;
-    return own_scratch(&g, grad) + (may_run ? tess__cudnn_workspace(p) + WORKSPACE_ALIGN : 0);
+    verdict known;
+    const tess_cudnn_plan *p = find_plan(&s, c->in, &g, &known);
+    return own_scratch(&g, grad) + (p ? tess__cudnn_workspace(p) + WORKSPACE_ALIGN : 0);
 }

@@ -406,8 +406,12 @@ tess_cudnn_plan *tess__cudnn_plan(const tess_attention_spec *spec)
     for (size_t i = 0; i < n_plans && !p; i++) {
         p = tess__attention_same(&plans[i]->spec, spec) ? plans[i] : NULL;
     }
-    if (!p && tess_grow(&plans, &cap_plans, n_plans + 1, sizeof *plans) == TESS_OK &&
-        (p = add_plan(spec))) {
+    if (!p) {
+        p = tess_grow(&plans, &cap_plans, n_plans + 1, sizeof *plans) ? NULL : add_plan(spec);
+        if (!p) {
+            dnn.handle = NULL; /* for good: who has got no plan has asked for no workspace */
+            return NULL;
+        }
         plans[n_plans++] = p;
     }
     return p && p->run ? p : NULL;
@@ -420,7 +424,7 @@ size_t tess__cudnn_workspace(const tess_cudnn_plan *p)
 
 size_t tess__cudnn_version(void)
 {
-    return dnn.handle ? dnn.cudnnGetVersion() : 0;
+    return is_open() ? dnn.cudnnGetVersion() : 0;
 }
 
 /* ---- running ----------------------------------------------------------------------------------

@@ -21,10 +21,11 @@ typedef struct tess_cudnn_plan tess_cudnn_plan;
 
 /* The plan for these shapes: an operation graph, cuDNN's first engine for it that repeats bit for
  * bit, compiled.  Made once a process and shape (a second or so) and never freed.  NULL: cuDNN is
- * not installed, too old, or has no engine; why is logged, once where it is the library. */
+ * not installed, too old, has no engine, or memory gave out, each for good; why is logged. */
 tess_cudnn_plan *tess__cudnn_plan(const tess_attention_spec *spec);
 size_t tess__cudnn_workspace(const tess_cudnn_plan *p);
-size_t tess__cudnn_version(void); /* 0: it is not open */
+/* Opens the library; 0: it does not open, or is too old. */
+size_t tess__cudnn_version(void);
 /* Puts it on the stream; neither allocates nor waits.  The first run of a plan loads its kernels,
  * so no graph may be recording it.  TESS_DEVICE. */
 tess_status tess__cudnn_run(const tess_cudnn_plan *p, const tess_cudnn_args *args, void *stream);
