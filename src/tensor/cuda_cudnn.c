@@ -414,7 +414,7 @@ tess_cudnn_plan *tess__cudnn_plan(const tess_attention_spec *spec)
         }
         plans[n_plans++] = p;
     }
-    return p && p->run ? p : NULL;
+    return p->run ? p : NULL;
 }
 
 size_t tess__cudnn_workspace(const tess_cudnn_plan *p)
