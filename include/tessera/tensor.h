@@ -454,8 +454,8 @@ void tess_plan_profile(tess_plan *p, bool on);
 void tess_plan_print_profile(const tess_plan *p, tess_buf *out);
 
 /* What is chosen by its speed, which differs from run to run, is chosen by rule instead: on a CUDA
- * device, the algorithms of matrix products.  All else repeats bit for bit as it is.  Set before
- * the first plan runs. */
+ * device, the algorithms of matrix products, and our kernels for attention.  All else repeats bit
+ * for bit as it is.  Set before the first plan runs. */
 void tess_compute_deterministic(bool on);
 /* Threads that operators use; 0: all of tess_cpu_count(). */
 void tess_compute_threads(int n);

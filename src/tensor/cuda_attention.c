@@ -125,11 +125,12 @@ static tess_status keep_choice(const tess_attention_spec *s, bool cudnn)
 
 /* cuDNN's plan where it may run, and what is known of the choice.  Where ours was chosen no plan is
  * compiled.  Scratch is asked for when a plan is built and used when it runs, so what once was not
- * to be had, for want of memory, is not had later either. */
+ * to be had, for want of memory or in deterministic mode, is not had later either. */
 static tess_cudnn_plan *find_plan(const tess_attention_spec *s, const tess_operand *in,
                                   const sdpa_geometry *g, verdict *known)
 {
     static bool gave_up;
+    gave_up = gave_up || (use == TESS_ATTENTION_FASTER && tess__is_deterministic());
     *known = OURS;
     if (use == TESS_ATTENTION_OURS || gave_up || !dense_rows(in, g) || tess__cudnn_version() == 0) {
         return NULL;
