@@ -300,10 +300,12 @@ typedef struct tess_trainer_options {
     /* The part of each picture's patches that a step leaves out (FLIP: Li et al. 2023), 0 to below
      * 1; which ones, the seed and the picture's place in the run decide.  Embedding sees all. */
     double patch_dropout;
-    uint64_t seed;
+    bool stochastic_rounding; /* of the weights' bf16 copies, AdamW's; see tess_adamw */
+    uint64_t seed;            /* of both */
 } tess_trainer_options;
 typedef struct tess_trainer tess_trainer;
-/* Adds groups "grad", "m", "v" beside "param"; the model must not be trained by two at a time. */
+/* Adds groups "grad", "m", "v" beside "param", and with bf16 and AdamW "half", the bf16 copy of
+ * "param" that each update writes along; the model must not be trained by two at a time. */
 TESS_MUST_USE tess_status tess_trainer_new(tess_model *m, const tess_trainer_options *o,
                                            tess_trainer **out);
 void tess_trainer_free(tess_trainer *t);
@@ -337,6 +339,9 @@ typedef struct tess_step_result {
 #define TESS_TRAINER_RESULTS 8 /* so many may wait to be read; TESS_INVALID beyond */
 /* The oldest. */
 TESS_MUST_USE tess_status tess_trainer_read(tess_trainer *t, bool wait, tess_step_result *out);
+/* What the trainer holds of the parameters, made anew as update `step` (0: none yet) left it: for
+ * whoever has written to group "param" since tess_trainer_new. */
+TESS_MUST_USE tess_status tess_trainer_sync(tess_trainer *t, int64_t step);
 /* Runs the next micro-steps through the debug executor. */
 void tess_trainer_debug(tess_trainer *t, bool on);
 /* The states of a resume: groups m, v, grad of this store beside the model's parameters. */

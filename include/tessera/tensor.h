@@ -248,19 +248,36 @@ tess_value tess_sumsq(tess_graph *g, tess_value x);
 void tess_clamp(tess_graph *g, tess_value state, float least, float most);
 /* What an update reads that changes from step to step.  rates (3) f32 input: lr, step (from 1,
  * those that were skipped among them), grad_scale; skipped (1) f32: steps before this one whose
- * gradient was not finite -> hyper (4) of the optimizers; *out_is_skipped (1) f32: 1 when sumsq is
+ * gradient was not finite -> hyper (5) of the optimizers; *out_is_skipped (1) f32: 1 when sumsq is
  * not finite, to be accumulated in `skipped`. */
 tess_value tess_adam_time(tess_graph *g, tess_value rates, tess_value skipped, tess_value sumsq,
                           float beta1, float beta2, tess_value *out_is_skipped);
-/* AdamW (Loshchilov & Hutter 2019) in one pass over flat f32 states param, grad, m, v (n).
- * hyper (4) f32: lr, 1/(1-beta1^t), 1/(1-beta2^t), grad_scale.  Gradient used is
+/* AdamW (Loshchilov & Hutter 2019) in one pass over flat f32 states grad, m, v (n) and param.
+ * hyper (5) f32 input: lr, 1/(1-beta1^t), 1/(1-beta2^t), grad_scale, t.  Gradient used is
  * grad * grad_scale * min(1, clip / (norm * grad_scale)), norm = sqrt(sumsq); clip 0: none.  Decay
  * only for the first n_decayed elements.  grad is zeroed in the same pass.  When sumsq is not
  * finite nothing but grad changes.  The first `begin` elements, grad among them, are left alone.
- * Effect. */
+ * Effect.
+ *
+ * Frozen parameters have no grad, m, v: parts say where in param the others lie.  Elements from
+ * part[k].grad to part[k+1].grad are those of param from part[k].param on; the first part is at
+ * grad 0.  No parts: param is as long, and in the same order.
+ *
+ * narrow, a state like param in bf16, or 0: param's copy for the next step's products, rounded to
+ * nearest; with `stochastic` down or up, each the more
+ * probable the nearer it is, by Philox of (seed, t, element of param): the same on any device. */
+#define TESS_ADAMW_PARTS 8
+typedef struct tess_adamw_part {
+    int64_t grad, param;
+} tess_adamw_part;
 typedef struct tess_adamw_options {
     float beta1, beta2, eps, weight_decay, clip;
     int64_t begin, n_decayed;
+    int64_t n_parts;
+    tess_adamw_part part[TESS_ADAMW_PARTS];
+    tess_value narrow;
+    bool stochastic;
+    uint64_t seed;
 } tess_adamw_options;
 void tess_adamw(tess_graph *g, tess_value param, tess_value grad, tess_value m, tess_value v,
                 tess_value hyper, tess_value sumsq, tess_adamw_options o);

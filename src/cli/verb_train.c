@@ -24,6 +24,7 @@ typedef struct train_values {
     int64_t lora_rank;
     double lora_alpha;
     bool rslora;
+    bool stochastic_rounding;
     bool aug_flip, grad_checkpointing, lock_image, lock_text, delete_previous, debug, profile,
         deterministic;
 } train_values;
@@ -352,6 +353,10 @@ static const cli_option train_options[] = {
      OPTIMIZER,
      .value = "NORM",
      .help = "Clip the gradient's norm; 0: no"},
+    {.name = "stochastic-rounding",
+     AT(stochastic_rounding),
+     OPTIMIZER,
+     .help = "Round the bf16 copies of the f32 weights up or down by chance"},
     {.name = "aug-scale-min",
      .kind = CLI_REAL,
      .fallback = "0",
@@ -557,6 +562,7 @@ static tess_train_options options_of(const train_values *v, const char *dir, cli
         .eps = v->eps,
         .weight_decay = v->wd,
         .grad_clip_norm = v->clip,
+        .stochastic_rounding = v->stochastic_rounding,
         .optimizer = v->optimizer,
         .muon_momentum = v->muon_momentum,
         .muon_lr = v->muon_lr,

@@ -77,19 +77,17 @@ static tess_value total_loss(tess_graph *g, const tess_trainer *t, tess_value im
     return tess_weighted_sum(g, losses, weights, n);
 }
 
-/* What is trained: the parameters, or with adapters theirs alone. */
-static const char *trained_group(const tess_trainer *t)
+const char *tess__trainer_group(const tess_trainer *t)
 {
     return t->model->lora ? "lora" : "param";
 }
 
-/* Whether something of that group is frozen. */
-static bool any_locked(const tess_trainer *t)
+bool tess__trainer_locks_any(const tess_trainer *t)
 {
     return !t->model->lora && (t->o.lock_image || t->o.lock_text || !tess__trainer_sees(t));
 }
 
-static bool locked(const tess_trainer *t, const char *name)
+bool tess__trainer_locks(const tess_trainer *t, const char *name)
 {
     if (t->model->lora) {
         return false;
@@ -104,15 +102,18 @@ static bool locked(const tess_trainer *t, const char *name)
 /* Gradients of everything that is not frozen, each added to its accumulator. */
 static tess_status add_gradients(tess_graph *g, const tess_trainer *t, tess_value loss)
 {
-    const char *group = trained_group(t);
-    int64_t n = tess_graph_states(g, group, NULL, 0), n_wrt = 0;
+    const char *group = tess__trainer_group(t);
+    const int64_t n_wide = tess_graph_states(g, group, NULL, 0);
+    const int64_t n = n_wide + (t->narrow ? tess_graph_states(g, "half", NULL, 0) : 0);
+    int64_t n_wrt = 0;
     tess_value *wrt = tess_alloc_array((size_t)n, sizeof *wrt);
     tess_value *grads = tess_alloc_array((size_t)n, sizeof *grads);
     tess_status st = wrt && grads ? TESS_OK : TESS_NOMEM;
     if (st == TESS_OK) {
-        tess_graph_states(g, group, wrt, n);
+        tess_graph_states(g, group, wrt, n_wide);
+        tess_graph_states(g, "half", wrt + n_wide, n - n_wide);
         for (int64_t i = 0; i < n; i++) {
-            if (!locked(t, tess_value_name(g, wrt[i]))) {
+            if (!tess__trainer_locks(t, tess_value_name(g, wrt[i]))) {
                 wrt[n_wrt++] = wrt[i];
             }
         }
@@ -147,6 +148,9 @@ static tess_status build_graph(const tess_trainer *t, int64_t rows, tess_graph *
 {
     const tess_model *m = t->model;
     int64_t b = t->o.batch, k = t->o.captions_per_image;
+    if (t->narrow) {
+        tess_graph_narrow(g);
+    }
     tess_text_input in = {
         .tokens = tess_input(g, "tokens", TESS_I32, TESS_SHAPE_OF(rows)),
         .positions = tess_input(g, "positions", TESS_I32, TESS_SHAPE_OF(rows)),
@@ -226,146 +230,6 @@ tess_status tess__trainer_find(tess_trainer *t, int64_t rows, tess__step_plan **
     return TESS_OK;
 }
 
-/* AdamW over one entry of all four groups, or with the empty name over all of them at once. */
-static void add_adamw(tess_graph *g, const tess_trainer *t, tess_value hyper, const char *name,
-                      tess_shape shape, int64_t begin, int64_t n_decayed)
-{
-    const char *const groups[4] = {trained_group(t), "grad", "m", "v"};
-    tess_value x[4];
-    for (int i = 0; i < 4; i++) {
-        x[i] = tess_reshape(g, tess_state(g, groups[i], name, TESS_F32, shape),
-                            TESS_SHAPE_OF(tess_shape_count(&shape)));
-    }
-    tess_adamw(g, x[0], x[1], x[2], x[3], hyper, t->norm,
-               (tess_adamw_options){.beta1 = t->o.beta1,
-                                    .beta2 = t->o.beta2,
-                                    .eps = t->o.eps,
-                                    .weight_decay = t->o.weight_decay,
-                                    .clip = t->o.clip,
-                                    .begin = begin,
-                                    .n_decayed = n_decayed});
-}
-
-/* The matrices collected in `o`, which lie in one entry, or with the empty name in the groups. */
-static void add_muon(tess_graph *g, const tess_trainer *t, tess_value hyper, const char *name,
-                     tess_shape shape, tess_muon_options *o)
-{
-    static const char *const groups[3] = {"param", "grad", "m"};
-    tess_value x[3];
-    if (o->n_matrices == 0) {
-        return;
-    }
-    for (int i = 0; i < 3; i++) {
-        x[i] = tess_reshape(g, tess_state(g, groups[i], name, TESS_F32, shape),
-                            TESS_SHAPE_OF(tess_shape_count(&shape)));
-    }
-    tess_muon(g, x[0], x[1], x[2], hyper, t->norm, o);
-    o->n_matrices = 0;
-}
-
-/* All hidden matrices that are not frozen, as many at a time as an operator takes; where some are,
- * the groups differ in their layout, and it is one entry at a time. */
-static void add_hidden(tess_graph *g, const tess_trainer *t, tess_value hyper)
-{
-    const tess_store *s = t->model->store;
-    tess_muon_options o = {.momentum = t->o.muon_momentum,
-                           .lr_factor = t->o.muon_lr,
-                           .weight_decay = t->o.weight_decay,
-                           .clip = t->o.clip,
-                           .dtype = t->model->dtype};
-    int64_t n;
-    float *data;
-    const float *base = tess_store_group(s, "param", &n);
-    const tess_shape flat = TESS_SHAPE_OF(n);
-    const bool apart = any_locked(t);
-    tess_shape shape;
-    for (int64_t i = 0; i < tess_store_n_entries(s, "param"); i++) {
-        const char *name = tess_store_entry(s, "param", i, &data, &shape);
-        const int64_t blocks = locked(t, name) ? 0 : tess__hidden_blocks(name);
-        for (int64_t k = 0; k < blocks; k++) {
-            if (o.n_matrices == TESS_MUON_MATRICES) {
-                add_muon(g, t, hyper, "", flat, &o);
-            }
-            const int64_t rows = shape.dim[0] / blocks, cols = shape.dim[1];
-            o.matrix[o.n_matrices].begin = (apart ? 0 : data - base) + k * rows * cols;
-            o.matrix[o.n_matrices].rows = rows;
-            o.matrix[o.n_matrices++].cols = cols;
-        }
-        if (apart && blocks > 0) {
-            add_muon(g, t, hyper, name, shape, &o);
-        }
-    }
-    add_muon(g, t, hyper, "", flat, &o);
-}
-
-/* Frozen parameters are stepped over: their gradient is zero, but decay would still shrink them. */
-static void add_unlocked(tess_graph *g, const tess_trainer *t, tess_value hyper)
-{
-    const tess_store *s = t->model->store;
-    float *data;
-    tess_shape shape;
-    for (int64_t i = 0; i < tess_store_n_entries(s, "param"); i++) {
-        const char *name = tess_store_entry(s, "param", i, &data, &shape);
-        if (!locked(t, name) && !(t->o.muon && tess__is_hidden(name))) {
-            add_adamw(g, t, hyper, name, shape, 0, shape.rank > 1 ? tess_shape_count(&shape) : 0);
-        }
-    }
-}
-
-/* CLIP's bound: a scale above 100 makes training unstable. */
-static void clamp_scales(tess_graph *g, const tess_model *m)
-{
-    static const char *const names[] = {"logit_scale", "logit_scale_text"};
-    for (int64_t i = 0; i < TESS_COUNT(names); i++) {
-        tess_shape shape;
-        if (tess_store_find(m->store, "param", names[i], &shape)) {
-            tess_clamp(g, tess_state(g, "param", names[i], TESS_F32, shape), 0.0f, 4.6051702f);
-        }
-    }
-}
-
-/* Which steps were skipped is known on the device alone, which does not wait for us to ask. */
-static tess_value add_time(tess_graph *g, const tess_trainer *t)
-{
-    const tess_value rates = tess_input(g, "rates", TESS_F32, TESS_SHAPE_OF(TESS__RATES));
-    const tess_value skipped = tess_state(g, "skipped", "updates", TESS_F32, TESS_SHAPE_OF(1));
-    tess_value is_skipped;
-    const tess_value hyper =
-        tess_adam_time(g, rates, skipped, t->norm, t->o.beta1, t->o.beta2, &is_skipped);
-    tess_accumulate(g, skipped, is_skipped);
-    return hyper;
-}
-
-static tess_status build_update(tess_trainer *t)
-{
-    tess_store *s = t->model->store;
-    int64_t n, n_grad;
-    tess_store_group(s, trained_group(t), &n);
-    tess_store_group(s, "grad", &n_grad);
-    tess_graph *g = t->update_graph = tess_graph_new();
-    if (!g) {
-        return TESS_NOMEM;
-    }
-    tess_shape flat = TESS_SHAPE_OF(n);
-    t->norm = tess_sumsq(g, tess_state(g, "grad", "", TESS_F32, TESS_SHAPE_OF(n_grad)));
-    const tess_value hyper = add_time(g, t);
-    if (t->o.muon) {
-        add_hidden(g, t, hyper);
-    }
-    if (any_locked(t)) {
-        add_unlocked(g, t, hyper);
-    } else {
-        add_adamw(g, t, hyper, "", flat, t->o.muon ? tess_store_n_leading(s, "param") : 0,
-                  tess_store_n_decayed(s, trained_group(t)));
-    }
-    if (!t->model->lora && !t->o.distill) {
-        clamp_scales(g, t->model);
-    }
-    TESS_TRY(
-        tess_plan_build(g, &t->norm, 1, tess__model_device(t->model), s, t->workspace, &t->update));
-    return tess_plan_bind(t->update, "rates", t->rates);
-}
-
 /* ---- life ---------------------------------------------------------------------------------- */
 
 static tess_status check_options(const tess_model *m, const tess_trainer_options *o)
@@ -389,6 +253,10 @@ static tess_status check_options(const tess_model *m, const tess_trainer_options
                          "the text-text objective pairs captions of one picture: use "
                          "--captions-per-image 2 or more, or set tessera.text_text.weight to 0");
     }
+    if (o->stochastic_rounding && (m->dtype != TESS_BF16 || m->lora || o->muon)) {
+        return TESS_FAIL(TESS_INVALID, "stochastic rounding is of the bf16 weights that AdamW "
+                                       "writes: train whole towers with it, in bf16");
+    }
     if (m->lora && (!m->lora->trains || o->muon)) {
         return TESS_FAIL(TESS_INVALID, "%s",
                          o->muon ? "Muon is for whole matrices: train adapters with AdamW"
@@ -408,7 +276,7 @@ static tess_status add_unlocked_states(const tess_trainer *t, const char *group)
         float *data;
         tess_shape shape;
         const char *name = tess_store_entry(s, "param", i, &data, &shape);
-        if (!locked(t, name)) {
+        if (!tess__trainer_locks(t, name)) {
             TESS_TRY(tess_store_add(s, group, name, shape));
         }
     }
@@ -436,8 +304,9 @@ static tess_status add_states(const tess_trainer *t)
     for (int64_t i = 0; i < TESS_COUNT(groups); i++) {
         int64_t n;
         if (!tess_store_group(s, groups[i], &n)) {
-            TESS_TRY(any_locked(t) ? add_unlocked_states(t, groups[i])
-                                   : tess_store_mirror(s, groups[i], trained_group(t)));
+            TESS_TRY(tess__trainer_locks_any(t)
+                         ? add_unlocked_states(t, groups[i])
+                         : tess_store_mirror(s, groups[i], tess__trainer_group(t)));
         }
     }
     return add_skipped(t);
@@ -466,8 +335,11 @@ tess_status tess_trainer_new(tess_model *m, const tess_trainer_options *o, tess_
     st = st ? st
             : tess_readback_new(tess__model_device(m), TESS_TRAINER_RESULTS * (o->accumulate + 1),
                                 &t->results);
+    t->narrow = m->dtype == TESS_BF16 && !m->lora && !o->muon;
     st = st ? st : add_states(t);
-    st = st ? st : build_update(t);
+    st = st ? st : tess__trainer_add_half(t);
+    st = st ? st : tess_trainer_sync(t, 0);
+    st = st ? st : tess__trainer_build_update(t);
     if (st) {
         tess_trainer_free(t);
         return st;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The insides of a trainer: trainer.c builds its plans, trainer_run.c runs them. */
+/* The insides of a trainer: trainer.c builds its micro-step's plans, trainer_update.c its update's,
+ * trainer_run.c runs them. */
 #ifndef TESSERA_FUSION_TRAINER_H
 #define TESSERA_FUSION_TRAINER_H
 
@@ -32,14 +33,24 @@ struct tess_trainer {
     int32_t *kept;  /* (B,K'): rows of each picture that this step sees; NULL: all */
     float *teacher; /* (K*B,Z): the batch's, once for each slot */
     size_t cap_tokens, cap_positions, cap_teacher;
+    bool narrow; /* products read group "half", which the update writes */
     bool debug, profile;
 };
 
 /* Whether pictures are a part of its batches. */
 bool tess__trainer_sees(const tess_trainer *t);
+/* The group that is trained: the parameters, or with adapters theirs alone. */
+const char *tess__trainer_group(const tess_trainer *t);
+/* Whether this entry of it is frozen, or any. */
+bool tess__trainer_locks(const tess_trainer *t, const char *name);
+bool tess__trainer_locks_any(const tess_trainer *t);
 /* K': how many rows of a picture a step sees. */
 int64_t tess__trainer_kept(const tess_trainer *t);
 /* The micro-step's plan for so many token rows; built where it is not there. */
 tess_status tess__trainer_find(tess_trainer *t, int64_t rows, tess__step_plan **out);
+tess_status tess__trainer_build_update(tess_trainer *t);
+/* The group "half", a bf16 copy of all parameters in the same places; tess_trainer_sync fills it.
+ */
+tess_status tess__trainer_add_half(const tess_trainer *t);
 
 #endif

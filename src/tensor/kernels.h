@@ -137,6 +137,11 @@ typedef struct tess_kernels {
     void (*adamw)(float *p, float *g, float *m, float *v, int64_t n, float lr, float beta1,
                   float beta2, float eps, float decay, float correct1, float correct2,
                   float grad_factor);
+    /* y[i] = x[i] in bf16, up with the probability of its distance from below: 16 bits of
+     * tess_philox(seed, step, element / 4) are added to those that are cut off, bits 16 to 31 of
+     * word element % 4, where element = first + i.  NaN and infinity are rounded to nearest. */
+    void (*round_stochastic)(uint16_t *y, const float *x, int64_t n, int64_t first, uint64_t seed,
+                             uint64_t step);
 } tess_kernels;
 
 /* The table for tess_isa_get(). */

@@ -156,6 +156,7 @@ static tess_status open_model(tess_run *r)
                               .raw_pictures = sends_raw(r),
                               .distill = distill_of(o),
                               .patch_dropout = o->patch_dropout,
+                              .stochastic_rounding = o->stochastic_rounding,
                               .seed = o->seed};
     TESS_TRY(tess__teacher_open(&r->teacher, o, r->model));
     TESS_TRY(o->lora.rank > 0 ? add_lora(r) : TESS_OK);
@@ -257,6 +258,7 @@ static tess_status resume(tess_run *r)
                        dir, dir);
     }
     st = st ? st : check_state(r, dir);
+    st = st ? st : tess_trainer_sync(r->trainer, r->state.step - r->state.n_skipped);
     st = st ? st : tess_loader_seek(r->loader, r->state.counter);
     r->elapsed_before = r->state.elapsed;
     r->skipped_before = r->state.n_skipped;

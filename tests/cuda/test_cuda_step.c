@@ -11,6 +11,7 @@
 
 #include "cuda/emulate_control.h"
 #include "fusion/trainer_fixture.h"
+#include "tensor/kernels.h"
 
 enum { STEPS = 3 };
 
@@ -106,6 +107,20 @@ static void check_options(void **state)
     check_beside_processor("tok_last", &o);
 }
 
+/* Weights that products read in bf16 are the parameters', rounded to nearest. */
+static void check_half(const run *r, tess_precision precision)
+{
+    int64_t n, n_half;
+    tess_store *s = tess_model_store(r->m);
+    ok(tess_store_download(s, "half", ""));
+    const float *x = run_group(r, "param", &n);
+    const uint16_t *half = (const uint16_t *)run_group(r, "half", &n_half);
+    assert_true((half != NULL) == (precision == TESS_PRECISION_BF16));
+    for (int64_t i = 0; half && i < n; i++) {
+        assert_int_equal(half[i], tess_bf16_from_f32(x[i]));
+    }
+}
+
 static void check_repeats(void **state)
 {
     (void)state;
@@ -117,9 +132,30 @@ static void check_repeats(void **state)
         train(&b, "tok_last", &o, precisions[p], true);
         assert_memory_equal(a.loss, b.loss, sizeof a.loss);
         assert_same_states(&a.r, &b.r);
+        check_half(&a.r, precisions[p]);
         stop(&a);
         stop(&b);
     }
+}
+
+/* Weights rounded by chance are rounded as on the processor, to the bit. */
+static void check_stochastic(void **state)
+{
+    (void)state;
+    tess_trainer_options o = fixture_options();
+    o.stochastic_rounding = true;
+    o.seed = 3;
+    training t;
+    train(&t, "tok_last", &o, TESS_PRECISION_BF16, true);
+    int64_t n;
+    ok(tess_store_download(tess_model_store(t.r.m), "half", ""));
+    const float *x = run_group(&t.r, "param", &n);
+    const uint16_t *half = (const uint16_t *)run_group(&t.r, "half", &n);
+    uint16_t *want = tess_alloc_array((size_t)n, sizeof *want);
+    tess__kernels()->round_stochastic(want, x, n, 0, o.seed, STEPS);
+    assert_memory_equal(half, want, (size_t)n * sizeof *want);
+    tess_free(want);
+    stop(&t);
 }
 
 /* bf16 follows f32 as far as eight bits do. */
@@ -295,7 +331,7 @@ int main(void)
         cmocka_unit_test(check_models),    cmocka_unit_test(check_options),
         cmocka_unit_test(check_repeats),   cmocka_unit_test(check_bf16),
         cmocka_unit_test(check_embedding), cmocka_unit_test(check_skips),
-        cmocka_unit_test(check_lanes),
+        cmocka_unit_test(check_lanes),     cmocka_unit_test(check_stochastic),
 #ifndef TESS_REAL_CARD
         cmocka_unit_test(check_pending),   cmocka_unit_test(check_costs),
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The trainer beside parity: recompute, accumulation, frozen towers, one objective alone, gradients
- * that are not finite, options that make no sense. */
+/* The trainer beside parity: recompute, accumulation, frozen towers, the bf16 copy of the weights,
+ * one objective alone, gradients that are not finite, options that make no sense. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -101,6 +101,57 @@ static void test_locked_towers(void **state)
     (void)state;
     check_locked(true);
     check_locked(false);
+}
+
+/* The bf16 copy that the products read is the parameters', rounded as it is said, after every
+ * update, one that changes nothing among them; and made anew it is the same. */
+static void check_half(bool lock_image, bool stochastic)
+{
+    enum { LAST = 2 }; /* the last update that changes something */
+    tess_trainer_options o = fixture_options();
+    o.lock_image = lock_image;
+    o.stochastic_rounding = stochastic;
+    o.seed = 77;
+    run r = run_start("tok_last", &o, TESS_PRECISION_BF16, NULL);
+    for (int64_t i = 1; i <= LAST; i++) {
+        run_update(&r, i, false);
+    }
+    int64_t n;
+    run_update(&r, LAST + 1, true);
+    const float *x = run_group(&r, "param", &n);
+    uint16_t *half = (uint16_t *)run_group(&r, "half", &n);
+    uint16_t *before = tess_alloc_array((size_t)n, sizeof *before);
+    int64_t n_other = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const uint16_t nearest = tess_bf16_from_f32(x[i]);
+        before[i] = half[i];
+        n_other += half[i] != nearest;
+        assert_true(stochastic ? abs(half[i] - nearest) <= 1 : half[i] == nearest);
+    }
+    print_message("%lld of %lld weights are not the nearest\n", (long long)n_other, (long long)n);
+    assert_true(!stochastic || (n_other > n / 16 && n_other < n / 2));
+    memset(half, 0, (size_t)n * sizeof *half);
+    ok(tess_trainer_sync(r.t, LAST));
+    for (int64_t i = 0; i < n; i++) {
+        assert_int_equal(half[i], before[i]);
+    }
+    tess_free(before);
+    run_stop(&r);
+}
+
+static void test_half_follows(void **state)
+{
+    (void)state;
+    check_half(false, false);
+    check_half(false, true);
+    check_half(true, false);
+    check_half(true, true);
+    tess_trainer_options o = fixture_options();
+    o.stochastic_rounding = true;
+    tess_model *m = fixture_model("tok_last", TESS_PRECISION_F32);
+    tess_trainer *t;
+    assert_fails(tess_trainer_new(m, &o, &t), TESS_INVALID, "in bf16");
+    tess_model_free(m);
 }
 
 /* Entry by entry or all at once, AdamW does the same to the bit. */
@@ -280,6 +331,7 @@ int main(void)
         cmocka_unit_test(test_recompute_changes_nothing),
         cmocka_unit_test(test_accumulation_averages),
         cmocka_unit_test(test_locked_towers),
+        cmocka_unit_test(test_half_follows),
         cmocka_unit_test(test_text_objective_alone),
         cmocka_unit_test(test_gradients_that_are_not_finite),
         cmocka_unit_test(test_skipped_updates),

@@ -232,6 +232,44 @@ static void zero_rows_have_no_direction(void **state)
     }
 }
 
+/* The noise is Philox's, wherever a run begins; half of what lies in the middle goes up. */
+static void stochastic_rounding(void **state)
+{
+    (void)state;
+    enum { N = 1000 };
+    static float x[N];
+    static uint16_t y[N], again[N];
+    double sum = 0;
+    for (int i = 0; i < N; i++) {
+        x[i] = (i % 2 ? -1.0f : 1.0f) * (1.0f + (float)i * 0x1p-20f);
+    }
+    tess__kernels()->round_stochastic(y, x, N, 3, 5, 1ull << 33);
+    tess__kernels()->round_stochastic(again, x + 13, N - 13, 16, 5, 1ull << 33);
+    assert_memory_equal(again, y + 13, (N - 13) * sizeof *y);
+    for (int i = 0; i < N; i++) {
+        uint32_t u;
+        memcpy(&u, &x[i], 4);
+        const uint32_t noise =
+            tess_philox(5, 1ull << 33, (uint64_t)(i + 3) / 4).v[(i + 3) % 4] >> 16;
+        assert_int_equal(y[i], (u + noise) >> 16);
+    }
+    for (int i = 0; i < N; i++) {
+        x[i] = 1.0f + 0x1p-8f;
+    }
+    tess__kernels()->round_stochastic(y, x, N, 17ll << 30, 5, 6);
+    for (int i = 0; i < N; i++) {
+        sum += (double)tess_f32_from_bf16(y[i]);
+    }
+    /* A fair coin of 2^-7: four standard deviations of a mean. */
+    assert_true(fabs(sum / N - (double)x[0]) < 4 * 0x1p-8 / sqrt(N));
+    x[0] = INFINITY;
+    x[1] = NAN;
+    x[2] = -INFINITY;
+    tess__kernels()->round_stochastic(y, x, 3, 0, 5, 6);
+    assert_true(tess_f32_from_bf16(y[0]) == INFINITY && tess_f32_from_bf16(y[2]) == -INFINITY);
+    assert_true(isnan(tess_f32_from_bf16(y[1])));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +284,7 @@ int main(void)
         cmocka_unit_test(lse_merges),
         cmocka_unit_test(layernorm_of_far_values),
         cmocka_unit_test(zero_rows_have_no_direction),
+        cmocka_unit_test(stochastic_rounding),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -50,7 +50,7 @@ static void fill_normal(float *x, int64_t n, uint64_t seed)
 static tess_status build(const world *w, const tess_muon_options *o, tess_graph *g)
 {
     const tess_shape s = TESS_SHAPE_OF(w->n);
-    tess_value hyper = tess_input(g, "hyper", TESS_F32, TESS_SHAPE_OF(4));
+    tess_value hyper = tess_input(g, "hyper", TESS_F32, TESS_SHAPE_OF(5));
     tess_value sumsq = tess_input(g, "sumsq", TESS_F32, TESS_SHAPE_OF(1));
     tess_muon(g, tess_state(g, "param", "x", TESS_F32, s), tess_state(g, "grad", "x", TESS_F32, s),
               tess_state(g, "m", "x", TESS_F32, s), hyper, sumsq, o);
@@ -60,7 +60,7 @@ static tess_status build(const world *w, const tess_muon_options *o, tess_graph 
 /* With a learning rate of 1. */
 static void update(const world *w, const tess_muon_options *o, float sumsq)
 {
-    const float hyper[4] = {1, 1, 1, 1};
+    const float hyper[5] = {1, 1, 1, 1, 1};
     tess_graph *g = tess_graph_new();
     tess_workspace *space = tess_workspace_new();
     tess_plan *p = NULL;

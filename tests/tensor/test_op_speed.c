@@ -139,7 +139,7 @@ static const tess_case cases[] = {
      .build = build_patchify},
     {.name = "adamw, 8 M parameters",
      .n_in = 6,
-     .in = {FLAT(8000000), FLAT(8000000), FLAT(8000000), FLAT(8000000), FLAT(4), FLAT(1)},
+     .in = {FLAT(8000000), FLAT(8000000), FLAT(8000000), FLAT(8000000), FLAT(5), FLAT(1)},
      .build = build_adamw},
 };
 

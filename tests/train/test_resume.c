@@ -128,6 +128,23 @@ static void test_resume_is_the_straight_run(void **state)
     }
 }
 
+/* What products read beside the parameters is in no checkpoint. */
+static void test_weights_rounded_by_chance(void **state)
+{
+    (void)state;
+    tess_train_options o = tiny_options("chance");
+    o.precision = TESS_PRECISION_BF16;
+    o.stochastic_rounding = true;
+    assert_trains(&o);
+    o = tiny_options("chance_again");
+    o.precision = TESS_PRECISION_BF16;
+    o.stochastic_rounding = true;
+    train_until(o, 5);
+    o.resume = "latest";
+    assert_trains(&o);
+    assert_same_result("chance", "chance_again");
+}
+
 static void test_many_stops(void **state)
 {
     (void)state;
@@ -467,9 +484,13 @@ static void test_every_piece_is_needed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resume_is_the_straight_run), cmocka_unit_test(test_many_stops),
-        cmocka_unit_test(test_latest_without_any),         cmocka_unit_test(test_delete_previous),
-        cmocka_unit_test(test_other_runs_are_refused),     cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_resume_is_the_straight_run),
+        cmocka_unit_test(test_weights_rounded_by_chance),
+        cmocka_unit_test(test_many_stops),
+        cmocka_unit_test(test_latest_without_any),
+        cmocka_unit_test(test_delete_previous),
+        cmocka_unit_test(test_other_runs_are_refused),
+        cmocka_unit_test(test_damage),
         cmocka_unit_test(test_every_piece_is_needed),
     };
     return cmocka_run_group_tests(tests, tiny_make, run_dir_remove);

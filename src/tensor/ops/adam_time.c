@@ -4,7 +4,7 @@
  *
  *   rates (3) f32: lr, step (from 1), grad_scale; skipped (1) f32: steps before this one whose
  *   gradient was not finite; sumsq (1) f32 of this one's
- *   hyper (4) f32 = lr, 1/(1-beta1^t), 1/(1-beta2^t), grad_scale with t = max(1, step - skipped)
+ *   hyper (5) f32 = lr, 1/(1-beta1^t), 1/(1-beta2^t), grad_scale, t with t = max(1, step - skipped)
  *   is_skipped (1) f32 = 1 when sumsq is not finite, else 0
  *   Powers are taken in double.  Not differentiable.  Deterministic; one thread. */
 #include "tensor/ops/adam_time.h"
@@ -44,6 +44,7 @@ static tess_status cpu(const tess_exec *e)
     hyper[TESS_HYPER_FIX1] = (float)(1 / (1 - pow((double)a->beta1, t)));
     hyper[TESS_HYPER_FIX2] = (float)(1 / (1 - pow((double)a->beta2, t)));
     hyper[TESS_HYPER_SCALE] = rates[ADAM_TIME_SCALE];
+    hyper[TESS_HYPER_STEP] = (float)t;
     *(float *)e->out[1].data = isfinite(*(const float *)e->in[ADAM_TIME_IN_SUMSQ].data) ? 0 : 1;
     return TESS_OK;
 }

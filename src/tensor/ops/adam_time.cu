@@ -21,6 +21,7 @@ __global__ void adam_time_kernel(float *hyper, float *is_skipped, const float *r
     hyper[TESS_HYPER_FIX1] = fix(a.beta1, t);
     hyper[TESS_HYPER_FIX2] = fix(a.beta2, t);
     hyper[TESS_HYPER_SCALE] = rates[ADAM_TIME_SCALE];
+    hyper[TESS_HYPER_STEP] = static_cast<float>(t);
     *is_skipped = (__float_as_uint(*sumsq) & 0x7f800000u) == 0x7f800000u ? 1.0f : 0.0f;
 }
 

@@ -1,40 +1,71 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* adamw: the decoupled-decay Adam of Loshchilov & Hutter 2019 over flat memory, an effect.
  *
- *   states param, grad, m, v (n) f32; hyper (4) f32: lr, c1 = 1/(1-beta1^t), c2 = 1/(1-beta2^t),
- *   grad_scale; sumsq (1) f32 of grad.
+ *   states param (N), grad, m, v (n) f32; hyper (5) f32: lr, c1 = 1/(1-beta1^t), c2 =
+ *   1/(1-beta2^t), grad_scale, t; sumsq (1) f32 of grad; state narrow (N) bf16 or absent.
  *   d = grad * grad_scale * min(1, clip / (sqrt(sumsq) * grad_scale))   (clip 0: no limit)
  *   m = beta1 m + (1-beta1) d;  v = beta2 v + (1-beta2) d^2
- *   param = param (1 - lr decay) - lr m c1 / (sqrt(v c2) + eps);  grad = 0
- *   Decay applies to the first n_decayed elements; the first `begin` are another optimizer's and
- *   stay as they are.  A sumsq that is not finite leaves all but grad
- *   as it was.  Deterministic; one pass. */
+ *   param = param (1 - lr decay) - lr m c1 / (sqrt(v c2) + eps);  grad = 0;  narrow = bf16(param)
+ *   Element i of grad, m, v is element i of param, or where the options have parts, that of its
+ *   part.  Decay applies to the first n_decayed elements; the first `begin` are another optimizer's
+ *   and stay as they are.  A sumsq that is not finite leaves all but grad as it was.
+ *   Deterministic; one pass. */
 #include "tensor/optimizer.h"
 #include "tensor/parallel.h"
 
-enum { PARAM, GRAD, M, V, HYPER, SUMSQ };
+#include <string.h>
+
+enum { PARAM, GRAD, M, V, HYPER, SUMSQ, NARROW };
+enum { BLOCK = 4096 }; /* elements that are rounded while they lie in L1 */
 
 void tess_adamw(tess_graph *g, tess_value param, tess_value grad, tess_value m, tess_value v,
                 tess_value hyper, tess_value sumsq, tess_adamw_options o)
 {
-    TESS_NODE(g, &tess__op_adamw, &o, param, grad, m, v, hyper, sumsq);
+    const tess_value in[] = {param, grad, m, v, hyper, sumsq, o.narrow};
+    const int n_in = TESS_COUNT(in) - !o.narrow;
+    o.narrow = 0; /* an input, to which passes may give another number */
+    tess__node_add(g, &tess__op_adamw, &o, in, n_in);
+}
+
+/* Parts are in order, and lie in param. */
+static tess_status check_parts(const tess_adamw_options *o, int64_t n, int64_t n_param)
+{
+    if (o->n_parts < 0 || o->n_parts > TESS_ADAMW_PARTS) {
+        return TESS_FAIL(TESS_INVALID, "adamw: expected at most %d parts, found %lld",
+                         TESS_ADAMW_PARTS, (long long)o->n_parts);
+    }
+    for (int64_t k = 0; k < o->n_parts; k++) {
+        const tess_adamw_part *p = &o->part[k];
+        const int64_t end = k + 1 < o->n_parts ? p[1].grad : n;
+        if ((k == 0 && p->grad != 0) || end < p->grad || end > n || p->param < 0 ||
+            p->param + end - p->grad > n_param) {
+            return TESS_FAIL(TESS_INVALID, "adamw: part %lld lies beyond its states", (long long)k);
+        }
+    }
+    return TESS_OK;
 }
 
 static tess_status infer(tess_infer *c)
 {
-    const tess_operand hyper = {.dtype = TESS_F32, .shape = TESS_SHAPE_OF(4)};
+    const tess_operand hyper = {.dtype = TESS_F32, .shape = TESS_SHAPE_OF(TESS_HYPER_COUNT)};
     const tess_operand sumsq = {.dtype = TESS_F32, .shape = TESS_SHAPE_OF(1)};
+    const tess_adamw_options *o = c->attrs;
     TESS_TRY(tess__expect("param", &c->in[PARAM], TESS_F32, 1));
-    TESS_TRY(tess__expect_like("grad", &c->in[GRAD], &c->in[PARAM]));
-    TESS_TRY(tess__expect_like("m", &c->in[M], &c->in[PARAM]));
-    TESS_TRY(tess__expect_like("v", &c->in[V], &c->in[PARAM]));
+    TESS_TRY(o->n_parts ? tess__expect("grad", &c->in[GRAD], TESS_F32, 1)
+                        : tess__expect_like("grad", &c->in[GRAD], &c->in[PARAM]));
+    TESS_TRY(tess__expect_like("m", &c->in[M], &c->in[GRAD]));
+    TESS_TRY(tess__expect_like("v", &c->in[V], &c->in[GRAD]));
     TESS_TRY(tess__expect_like("hyper", &c->in[HYPER], &hyper));
     TESS_TRY(tess__expect_like("sumsq", &c->in[SUMSQ], &sumsq));
-    const tess_adamw_options *o = c->attrs;
-    return o->begin >= 0 && o->begin <= c->in[PARAM].shape.dim[0]
+    if (c->n_in > NARROW) {
+        const tess_operand narrow = {.dtype = TESS_BF16, .shape = c->in[PARAM].shape};
+        TESS_TRY(tess__expect_like("narrow", &c->in[NARROW], &narrow));
+    }
+    const int64_t n = c->in[GRAD].shape.dim[0];
+    TESS_TRY(check_parts(o, n, c->in[PARAM].shape.dim[0]));
+    return o->begin >= 0 && o->begin <= n
                ? TESS_OK
-               : TESS_FAIL(TESS_INVALID, "adamw: begin %lld lies beyond param",
-                           (long long)o->begin);
+               : TESS_FAIL(TESS_INVALID, "adamw: begin %lld lies beyond grad", (long long)o->begin);
 }
 
 static float grad_factor(const tess_exec *e)
@@ -43,57 +74,124 @@ static float grad_factor(const tess_exec *e)
     return tess__grad_factor(e->in[HYPER].data, *(const float *)e->in[SUMSQ].data, o->clip);
 }
 
-/* One run of elements with one decay. */
-static void update(const tess_exec *e, int64_t begin, int64_t n, float decay)
+/* n elements of one decay from i on, which lie in param from `at` on. */
+static void update(const tess_exec *e, int64_t i, int64_t at, int64_t n, float decay)
 {
+    const tess_kernels *k = tess__kernels();
     const tess_adamw_options *o = e->attrs;
     const float *h = e->in[HYPER].data;
-    tess__kernels()->adamw((float *)e->in[PARAM].data + begin, (float *)e->in[GRAD].data + begin,
-                           (float *)e->in[M].data + begin, (float *)e->in[V].data + begin, n, h[0],
-                           o->beta1, o->beta2, o->eps, decay, h[1], h[2], grad_factor(e));
+    float *param = (float *)e->in[PARAM].data + at;
+    k->adamw(param, (float *)e->in[GRAD].data + i, (float *)e->in[M].data + i,
+             (float *)e->in[V].data + i, n, h[TESS_HYPER_LR], o->beta1, o->beta2, o->eps, decay,
+             h[TESS_HYPER_FIX1], h[TESS_HYPER_FIX2], grad_factor(e));
+    if (!e->in[NARROW].data) {
+        return;
+    }
+    uint16_t *narrow = (uint16_t *)e->in[NARROW].data + at;
+    if (o->stochastic) {
+        k->round_stochastic(narrow, param, n, at, o->seed, (uint64_t)h[TESS_HYPER_STEP]);
+    } else {
+        k->convert(TESS_BF16, narrow, TESS_F32, param, n);
+    }
+}
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Elements i to end: as many at a time as have one decay, one part, and a block's length. */
+static void update_range(const tess_exec *e, int64_t i, int64_t end)
+{
+    const tess_adamw_options *o = e->attrs;
+    int64_t part = 0;
+    while (i < end) {
+        while (part + 1 < o->n_parts && o->part[part + 1].grad <= i) {
+            part++;
+        }
+        const bool decayed = i < o->n_decayed;
+        int64_t n = least(end - i, e->in[NARROW].data ? BLOCK : end);
+        n = least(n, decayed ? o->n_decayed - i : n);
+        n = least(n, part + 1 < o->n_parts ? o->part[part + 1].grad - i : n);
+        const int64_t shift = o->n_parts ? o->part[part].param - o->part[part].grad : 0;
+        update(e, i, i + shift, n, decayed ? o->weight_decay : 0.0f);
+        i += n;
+    }
 }
 
 static tess_status cpu(const tess_exec *e)
 {
     const tess_adamw_options *o = e->attrs;
-    const tess_chunks c = tess__chunks(e->in[PARAM].shape.dim[0] - o->begin, 1);
+    const tess_chunks c = tess__chunks(e->in[GRAD].shape.dim[0] - o->begin, 1);
     const bool finite = isfinite(*(const float *)e->in[SUMSQ].data);
 #pragma omp parallel for schedule(static) if (c.n > 1)
     for (int64_t i = 0; i < c.n; i++) {
-        tess_range r = tess__chunk(&c, i);
-        r.begin += o->begin;
-        if (!finite) {
-            tess__zero((float *)e->in[GRAD].data + r.begin, r.n);
-            continue;
+        const tess_range r = tess__chunk(&c, i);
+        const int64_t begin = o->begin + r.begin;
+        if (finite) {
+            update_range(e, begin, begin + r.n);
+        } else {
+            tess__zero((float *)e->in[GRAD].data + begin, r.n);
         }
-        int64_t decayed = o->n_decayed - r.begin;
-        decayed = decayed < 0 ? 0 : decayed > r.n ? r.n : decayed;
-        update(e, r.begin, decayed, o->weight_decay);
-        update(e, r.begin + decayed, r.n - decayed, 0.0f);
     }
     return TESS_OK;
+}
+
+/* ---- reference ----------------------------------------------------------------------------- */
+
+static int64_t place(const tess_adamw_options *o, int64_t i)
+{
+    int64_t shift = 0;
+    for (int64_t k = 0; k < o->n_parts && o->part[k].grad <= i; k++) {
+        shift = o->part[k].param - o->part[k].grad;
+    }
+    return i + shift;
+}
+
+/* narrow[i], rounded by chance; in f32, as all that references have. */
+static float rounded(const tess_exec *e, float x, int64_t i)
+{
+    const tess_adamw_options *o = e->attrs;
+    const uint64_t step = (uint64_t)((const float *)e->in[HYPER].data)[TESS_HYPER_STEP];
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    u += tess_philox(o->seed, step, (uint64_t)i / 4).v[i % 4] >> 16;
+    u &= 0xffff0000u;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+static void ref_element(const tess_exec *e, int64_t i)
+{
+    const tess_adamw_options *o = e->attrs;
+    const int64_t at = place(o, i);
+    const float *h = e->in[HYPER].data;
+    float *p = (float *)e->in[PARAM].data + at, *m = (float *)e->in[M].data + i;
+    float *v = (float *)e->in[V].data + i;
+    const double d = (double)((float *)e->in[GRAD].data)[i] * (double)grad_factor(e);
+    const double b1 = (double)o->beta1, b2 = (double)o->beta2, lr = (double)h[TESS_HYPER_LR];
+    const double decay = i < o->n_decayed ? (double)o->weight_decay : 0;
+    const double first = b1 * (double)*m + (1 - b1) * d;
+    const double second = b2 * (double)*v + (1 - b2) * d * d;
+    *p = (float)((double)*p * (1 - lr * decay) -
+                 lr * first * (double)h[TESS_HYPER_FIX1] /
+                     (sqrt(second * (double)h[TESS_HYPER_FIX2]) + (double)o->eps));
+    *m = (float)first;
+    *v = (float)second;
+    if (e->in[NARROW].data) {
+        ((float *)e->in[NARROW].data)[at] = o->stochastic ? rounded(e, *p, at) : *p;
+    }
 }
 
 static tess_status ref(const tess_exec *e)
 {
     const tess_adamw_options *o = e->attrs;
-    const float *h = e->in[HYPER].data;
-    float *p = e->in[PARAM].data, *g = e->in[GRAD].data, *m = e->in[M].data, *v = e->in[V].data;
     const bool finite = isfinite(*(const float *)e->in[SUMSQ].data);
-    for (int64_t i = o->begin; i < e->in[PARAM].shape.dim[0]; i++) {
+    for (int64_t i = o->begin; i < e->in[GRAD].shape.dim[0]; i++) {
         if (finite) {
-            const double d = (double)g[i] * (double)grad_factor(e);
-            const double b1 = (double)o->beta1, b2 = (double)o->beta2, lr = (double)h[0];
-            const double decay = i < o->n_decayed ? (double)o->weight_decay : 0;
-            const double first = b1 * (double)m[i] + (1 - b1) * d;
-            const double second = b2 * (double)v[i] + (1 - b2) * d * d;
-            p[i] =
-                (float)((double)p[i] * (1 - lr * decay) -
-                        lr * first * (double)h[1] / (sqrt(second * (double)h[2]) + (double)o->eps));
-            m[i] = (float)first;
-            v[i] = (float)second;
+            ref_element(e, i);
         }
-        g[i] = 0;
+        ((float *)e->in[GRAD].data)[i] = 0;
     }
     return TESS_OK;
 }
@@ -107,63 +205,106 @@ static void print(const void *attrs, tess_buf *out)
     if (o->begin > 0) {
         tess_buf_addf(out, " begin=%lld", (long long)o->begin);
     }
+    for (int64_t k = 0; k < o->n_parts; k++) {
+        tess_buf_addf(out, " %lld:%lld", (long long)o->part[k].grad, (long long)o->part[k].param);
+    }
+    if (o->stochastic) {
+        tess_buf_addf(out, " stochastic=%llu", (unsigned long long)o->seed);
+    }
+}
+
+/* ---- cases --------------------------------------------------------------------------------- */
+
+static const tess_adamw_options clipped = {.beta1 = 0.9f,
+                                           .beta2 = 0.98f,
+                                           .eps = 1e-6f,
+                                           .weight_decay = 0.2f,
+                                           .clip = 0.5f,
+                                           .n_decayed = 100};
+
+static tess_value build_with(tess_graph *g, const tess_value *in, tess_adamw_options o)
+{
+    tess_adamw(g, in[0], in[1], in[2], in[3], in[4], in[5], o);
+    return 0;
 }
 
 static tess_value build(tess_graph *g, const tess_value *in)
 {
-    tess_adamw(g, in[0], in[1], in[2], in[3], in[4], in[5],
-               (tess_adamw_options){.beta1 = 0.9f,
-                                    .beta2 = 0.98f,
-                                    .eps = 1e-6f,
-                                    .weight_decay = 0.2f,
-                                    .clip = 0.5f,
-                                    .n_decayed = 100});
-    return 0;
+    return build_with(g, in, clipped);
 }
 
 static tess_value build_free(tess_graph *g, const tess_value *in)
 {
-    tess_adamw(g, in[0], in[1], in[2], in[3], in[4], in[5],
-               (tess_adamw_options){.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f});
-    return 0;
+    return build_with(g, in, (tess_adamw_options){.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f});
 }
 
 static tess_value build_rest(tess_graph *g, const tess_value *in)
 {
-    tess_adamw(g, in[0], in[1], in[2], in[3], in[4], in[5],
-               (tess_adamw_options){.beta1 = 0.9f,
-                                    .beta2 = 0.98f,
-                                    .eps = 1e-6f,
-                                    .weight_decay = 0.2f,
-                                    .begin = 20000,
-                                    .n_decayed = 30000});
-    return 0;
+    return build_with(g, in,
+                      (tess_adamw_options){.beta1 = 0.9f,
+                                           .beta2 = 0.98f,
+                                           .eps = 1e-6f,
+                                           .weight_decay = 0.2f,
+                                           .begin = 20000,
+                                           .n_decayed = 30000});
 }
 
-#define CASE(label, n, f)                                                                          \
+/* Three parts of a param with frozen gaps; where decay ends, and where the second part lies, no
+ * run of four is whole. */
+static tess_value build_parts(tess_graph *g, const tess_value *in)
+{
+    tess_adamw_options o = clipped;
+    o.n_decayed = 20003;
+    o.n_parts = 3;
+    o.part[0] = (tess_adamw_part){0, 16};
+    o.part[1] = (tess_adamw_part){9999, 12002};
+    o.part[2] = (tess_adamw_part){32000, 40000};
+    o.narrow = in[6];
+    return build_with(g, in, o);
+}
+
+static tess_value build_narrow(tess_graph *g, const tess_value *in)
+{
+    tess_adamw_options o = clipped;
+    o.narrow = in[6];
+    o.begin = 7;
+    return build_with(g, in, o);
+}
+
+static tess_value build_stochastic(tess_graph *g, const tess_value *in)
+{
+    tess_adamw_options o = clipped;
+    o.narrow = in[6];
+    o.stochastic = true;
+    o.seed = 0x123456789abcdefull;
+    return build_with(g, in, o);
+}
+
+#define CASE(label, n_inputs, n_param, n, f)                                                       \
     {                                                                                              \
-        .name = (label), .n_in = 6,                                                                \
-        .in = {{TESS_F32, {1, {n}}, .no_grad = true},                                              \
+        .name = (label), .n_in = (n_inputs),                                                       \
+        .in = {{TESS_F32, {1, {n_param}}, .no_grad = true},                                        \
                {TESS_F32, {1, {n}}, .no_grad = true},                                              \
                {TESS_F32, {1, {n}}, .no_grad = true},                                              \
                {TESS_F32, {1, {n}}, TESS_FILL_POSITIVE, .no_grad = true},                          \
-               {TESS_F32, {1, {4}}, TESS_FILL_POSITIVE, .no_grad = true},                          \
-               {TESS_F32, {1, {1}}, TESS_FILL_POSITIVE, .no_grad = true}},                         \
+               {TESS_F32, {1, {TESS_HYPER_COUNT}}, TESS_FILL_POSITIVE, .no_grad = true},           \
+               {TESS_F32, {1, {1}}, TESS_FILL_POSITIVE, .no_grad = true},                          \
+               {TESS_BF16, {1, {n_param}}, .no_grad = true}},                                      \
         .build = (f), .reduction = 4                                                               \
     }
 static const tess_case cases[] = {
-    CASE("clipped", 333, build),
-    CASE("free", 40001, build_free),
-    CASE("rest", 40001, build_rest),
+    CASE("clipped", 6, 333, 333, build),       CASE("free", 6, 40001, 40001, build_free),
+    CASE("rest", 6, 40001, 40001, build_rest), CASE("parts", 7, 60000, 40001, build_parts),
+    CASE("narrow", 7, 333, 333, build_narrow), CASE("stochastic", 7, 333, 333, build_stochastic),
 };
 
 const tess_op tess__op_adamw = {
     .name = "adamw",
     .n_in_min = 6,
-    .n_in_max = 6,
+    .n_in_max = 7,
     .attrs_bytes = sizeof(tess_adamw_options),
     .flags = TESS_OP_EFFECT,
-    .state_mask = 15,
+    .state_mask = 15 | 1u << NARROW,
     .infer = infer,
     .cpu = cpu,
     .ref = ref,

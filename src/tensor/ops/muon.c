@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* muon: momentum made orthogonal (Jordan 2024), for matrices in flat memory, an effect.
  *
- *   states param, grad, m (n) f32; hyper (4), sumsq (1) f32 as in adamw.  For each matrix:
+ *   states param, grad, m (n) f32; hyper (5), sumsq (1) f32 as in adamw.  For each matrix:
  *   d = grad * factor, as in adamw;  m = momentum m + d;  u = d + momentum m   (Nesterov)
  *   X = u / (|u| + 1e-7), five times X = a X + b (X X^T) X + c (X X^T)^2 X, with
  *   (a, b, c) = (3.4445, -4.7750, 2.0315), which brings all singular values near 1
@@ -457,7 +457,7 @@ static tess_value build_bf16(tess_graph *g, const tess_value *in)
         .in = {{TESS_F32, {1, {n}}, .no_grad = true},                                              \
                {TESS_F32, {1, {n}}, .no_grad = true},                                              \
                {TESS_F32, {1, {n}}, .no_grad = true},                                              \
-               {TESS_F32, {1, {4}}, TESS_FILL_POSITIVE, .no_grad = true},                          \
+               {TESS_F32, {1, {TESS_HYPER_COUNT}}, TESS_FILL_POSITIVE, .no_grad = true},           \
                {TESS_F32, {1, {1}}, TESS_FILL_POSITIVE, .no_grad = true}},                         \
         .build = (f), .reduction = (longest)                                                       \
     }
