@@ -393,14 +393,14 @@ cudaError_t cudaFreeHost(void *p)
 }
 
 /* Pageable memory is read before the call returns, and written only after a wait. */
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind,
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t s)
 {
     const quiet own;
     if (sticky != cudaSuccess) {
         return sticky;
     }
-    if (!is_own(from)) {
+    if (kind == cudaMemcpyHostToDevice && !is_own(from)) {
         counts.waits++;
         const char *bytes_now = static_cast<const char *>(from);
         auto staged = std::make_shared<std::vector<char>>(bytes_now, bytes_now + bytes);
@@ -408,7 +408,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
     } else {
         put(s, [=] { copy(to, from, bytes); });
     }
-    if (!is_own(to)) {
+    if (kind == cudaMemcpyDeviceToHost && !is_own(to)) {
         counts.waits++;
         drain(s);
     }
