@@ -192,7 +192,10 @@ $(BUILD)/emulated/tessera: $(EMULATED) $(call archives,cli)
 
 ALL_TESTS := $(foreach f,$(if $(FLOOR),$(FLOOR),$(FLOORS)),$(TESTS_$f)) $(if $(filter cuda,$(or $(FLOOR),cuda)),$(TESTS_CUDA))
 
-tests: $(ALL_TESTS) $(if $(FLOOR),,$(BUILD)/tessera) \
+# tests/bench runs the GPU benches' programs on the processor.
+GPU_BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/gpu_*.c))
+
+tests: $(ALL_TESTS) $(if $(FLOOR),,$(BUILD)/tessera $(GPU_BENCHES)) \
        $(if $(SAN),,$(if $(filter cuda,$(or $(FLOOR),cuda)),$(BUILD)/emulated/tessera))
 test: tests
 	BUILD=$(BUILD) tests/run $(if $(FLOOR),--floor $(FLOOR)) $(ALL_TESTS)
@@ -216,10 +219,13 @@ fuzz: $(FUZZ)
 
 # The benches' programs: bench/<name>.c, each linked with one floor's archives.
 BENCH_decode   := vision
+BENCH_gpu_contrast := fusion
+BENCH_gpu_embed := train
+BENCH_gpu_search := fusion
+BENCH_gpu_train := fusion
 BENCH_inference := fusion
 BENCH_lora     := fusion
 BENCH_matmul   := tensor
-BENCH_nearest  := tensor
 BENCH_sentence := train
 BENCH_tokenize := text
 BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/*.c))

@@ -75,15 +75,17 @@ def machine(context):
             'tessera': about['system']['tessera']}
 
 
-def write(context, name, content):
+def write(context, name, content, folder=None, command=None, card=None):
     """bench/results/NAME.json, whole or not at all."""
-    folder = os.path.join(context.work, 'results') if QUICK else 'bench/results'
+    folder = folder or (os.path.join(context.work, 'results') if QUICK else 'bench/results')
     os.makedirs(folder, exist_ok=True)
     changed = bool(git('status', '--porcelain', '--untracked-files=no', '--', 'src', 'include',
                        'bench/*.c', 'bench/*.py', 'recipes', 'Makefile'))
     head = {'bench': name, 'date': datetime.date.today().isoformat(),
-            'commit': git('rev-parse', '--short=12', 'HEAD') + ('+changes' if changed else ''),
-            'command': 'script/bench ' + name, 'quick': QUICK, 'machine': machine(context)}
+            'commit': os.environ.get('TESSERA_COMMIT') or
+                      git('rev-parse', '--short=12', 'HEAD') + ('+changes' if changed else ''),
+            'command': command or 'script/bench ' + name, 'quick': QUICK,
+            'machine': {**machine(context), **(card or {})}}
     path = os.path.join(folder, name + '.json')
     with open(path + '.part', 'w', encoding='utf-8') as f:
         json.dump({**head, **content}, f, indent=1, ensure_ascii=False)
