@@ -302,6 +302,9 @@ typedef struct tess_trainer_options {
     double patch_dropout;
     bool stochastic_rounding; /* of the weights' bf16 copies, AdamW's; see tess_adamw */
     uint64_t seed;            /* of both */
+    /* Several ranks, each with its own B pictures: objectives are over all of them, gradients are
+     * summed before an update, and all ranks keep the same weights.  NULL: alone. */
+    tess_comm *comm;
 } tess_trainer_options;
 typedef struct tess_trainer tess_trainer;
 /* Adds groups "grad", "m", "v" beside "param", and with bf16 and AdamW "half", the bf16 copy of

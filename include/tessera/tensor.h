@@ -497,6 +497,7 @@ void tess_comm_close(tess_comm *c);
 void tess_comm_abort(tess_comm *c, int code);
 int tess_comm_rank(const tess_comm *c);
 int tess_comm_size(const tess_comm *c);
+int tess_comm_local_size(const tess_comm *c); /* ranks on this host */
 /* Payload bytes that this rank has sent to others in collectives, by the least that an algorithm
  * can do: 2 n (R-1)/R for n bytes all-reduced, n (R-1)/R for n reduced and scattered or gathered.
  */
@@ -515,5 +516,10 @@ TESS_MUST_USE tess_status tess_comm_all_gather(tess_comm *c, const void *mine,
 /* Whether `hash` is the same everywhere; else an error that says which ranks' `what` differs from
  * rank 0's. */
 TESS_MUST_USE tess_status tess_comm_agree(tess_comm *c, const char *what, uint64_t hash);
+
+/* x (K*B,Z) f32 of K slots on each rank -> (K*R*B,Z): slot k is the rows of rank 0, 1, .. in slot
+ * k.  Its gradient is the sum over ranks for this rank's rows.  Alone, or with NULL, x itself. comm
+ * must outlive the graph's plans. */
+tess_value tess_all_gather(tess_graph *g, tess_comm *comm, tess_value x, int64_t slots);
 
 #endif

@@ -44,9 +44,12 @@ typedef struct tess_train_options {
     const char *run_dir;   /* logs/<name> */
     const char *resume;    /* NULL, "latest", or a checkpoint directory */
     tess_precision precision;
-    const tess_device *device;   /* NULL: the processor */
+    const tess_device *device; /* NULL: the processor */
+    /* NULL: alone.  Rank 0 writes the run directory, which all ranks must see to resume, and
+     * evaluates; after an error the caller ends the job (tess_comm_abort). */
+    tess_comm *comm;
     bool deterministic;          /* tess_compute_deterministic */
-    int64_t batch_size;          /* 64; pictures of one micro-step */
+    int64_t batch_size;          /* 64; pictures of one micro-step on each rank */
     int64_t captions_per_image;  /* 1 */
     int64_t accum_freq;          /* 1 */
     double language_temperature; /* 1 */

@@ -8,6 +8,7 @@
 
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 typedef struct train_values {
     const char *train_data, *dataset_type, *caption_key, *val_data, *val_caption_key,
@@ -22,7 +23,7 @@ typedef struct train_values {
     const char *lora_target, *lora_names;
     const char *distill_text, *distill_language, *distill_loss;
     int64_t lora_rank;
-    double lora_alpha;
+    double lora_alpha, rank_timeout;
     bool rslora;
     bool stochastic_rounding;
     bool aug_flip, grad_checkpointing, lock_image, lock_text, delete_previous, debug, profile,
@@ -138,6 +139,15 @@ static const cli_option train_options[] = {
      .help = "Of activations and matrix operands; weights are fp32. auto: bf16 on a card, and "
              "where the processor has it"},
     CLI_DEVICE(train_values, device, MODEL),
+    {.name = "rank-timeout",
+     .kind = CLI_REAL,
+     .fallback = "1800",
+     .min = 0.1,
+     .max = 1e6,
+     AT(rank_timeout),
+     RUN,
+     .value = "S",
+     .help = "Several ranks (mpirun): end when one has not come for so long"},
     {.name = "deterministic",
      AT(deterministic),
      MODEL,
@@ -626,6 +636,32 @@ static tess_status print_result(const cli_command *cmd, const char *dir, bool ad
     return st;
 }
 
+/* Ranks on one host share its cores, unless the launcher has bound each to its own. */
+static void share_threads(const tess_comm *comm)
+{
+    const long online = sysconf(_SC_NPROCESSORS_ONLN);
+    const int n = tess_comm_local_size(comm), mine = tess_cpu_count();
+    const long each = online / n > 0 ? online / n : 1;
+    tess_compute_threads(n > 1 && mine > each ? (int)each : 0);
+}
+
+/* An error of one rank ends them all; alone there is nothing to end. */
+static tess_status train_as_rank(tess_train_options *o, tess_comm *comm)
+{
+    const int rank = tess_comm_rank(comm), n = tess_comm_size(comm);
+    share_threads(comm);
+    o->comm = n > 1 ? comm : NULL;
+    if (rank > 0) {
+        o->on_progress = NULL;
+    }
+    const tess_status st = tess_train(o);
+    if (st && st != TESS_CANCELLED && n > 1) {
+        tess_log(TESS_LOG_ERROR, "rank %d: %s", rank, tess_error());
+        tess_comm_abort(comm, 1);
+    }
+    return st;
+}
+
 static tess_status run_train(cli_command *cmd)
 {
     const train_values *v = cmd->values;
@@ -664,10 +700,13 @@ static tess_status run_train(cli_command *cmd)
     if (v->distill_text && !cli_given(cmd, "captions-per-image")) {
         o.captions_per_image = 0; /* its own default */
     }
-    tess_compute_threads(0);
-    tess_status st = tess_train(&o);
+    tess_comm *comm = NULL;
+    tess_status st = tess_comm_open(&(tess_comm_options){.seconds = v->rank_timeout}, &comm);
+    st = st ? st : train_as_rank(&o, comm);
     cli_progress_end(&bar);
-    return st ? st : print_result(cmd, dir, v->lora_rank > 0);
+    const bool prints = st == TESS_OK && tess_comm_rank(comm) == 0;
+    tess_comm_close(comm);
+    return prints ? print_result(cmd, dir, v->lora_rank > 0) : st;
 }
 
 const cli_verb cli_verb_train = {

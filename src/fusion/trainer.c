@@ -32,6 +32,16 @@ static tess_value objective(tess_graph *g, const tess_model *m, tess_objective o
     return tess_contrast_sigmoid(g, a, b, scale, bias);
 }
 
+int tess__trainer_ranks(const tess_trainer *t)
+{
+    return t->o.comm ? tess_comm_size(t->o.comm) : 1;
+}
+
+float tess__trainer_parts(const tess_trainer *t)
+{
+    return (float)(t->o.accumulate * tess__trainer_ranks(t));
+}
+
 bool tess__trainer_sees(const tess_trainer *t)
 {
     return !t->o.distill && t->model->config.objectives.image_text.weight > 0;
@@ -52,27 +62,31 @@ static tess_value distill_loss(tess_graph *g, const tess_trainer *t, tess_value 
             ? tess_state(g, "param", "logit_scale", TESS_F32, tess_shape_make(0, NULL))
             : 0;
     const tess_value loss = tess__distill_loss(g, t->o.distill, text, teacher, b, scale);
-    const float weight = 1.0f / (float)t->o.accumulate;
+    const float weight = 1.0f / tess__trainer_parts(t);
     return tess_weighted_sum(g, &loss, &weight, 1);
 }
 
+/* Every rank computes the whole loss, of all ranks' features. */
 static tess_value total_loss(tess_graph *g, const tess_trainer *t, tess_value image,
                              tess_value text)
 {
     const tess_objectives *o = &t->model->config.objectives;
-    int64_t b = t->o.batch, k = t->o.captions_per_image;
+    const double parts = (double)tess__trainer_parts(t);
+    const int64_t b = t->o.batch * tess__trainer_ranks(t), k = t->o.captions_per_image;
     tess_value losses[2];
     float weights[2];
     int n = 0;
+    text = tess_all_gather(g, t->o.comm, text, k);
     if (tess__trainer_sees(t)) {
+        image = tess_all_gather(g, t->o.comm, image, 1);
         losses[n] = objective(g, t->model, o->image_text, image, text, "logit_scale");
-        weights[n++] = (float)(o->image_text.weight / (double)t->o.accumulate);
+        weights[n++] = (float)(o->image_text.weight / parts);
     }
     if (o->text_text.weight > 0) {
         tess_value first = tess_slice_rows(g, text, 0, b);
         tess_value others = tess_slice_rows(g, text, b, (k - 1) * b);
         losses[n] = objective(g, t->model, o->text_text, first, others, "logit_scale_text");
-        weights[n++] = (float)(o->text_text.weight / (double)t->o.accumulate);
+        weights[n++] = (float)(o->text_text.weight / parts);
     }
     return tess_weighted_sum(g, losses, weights, n);
 }
@@ -240,6 +254,11 @@ static tess_status check_options(const tess_model *m, const tess_trainer_options
     if (!(o->patch_dropout >= 0 && o->patch_dropout < 1)) {
         return TESS_FAIL(TESS_INVALID, "patch dropout: expected 0 to below 1, found %g",
                          o->patch_dropout);
+    }
+    if (o->comm && tess_comm_size(o->comm) > 1 &&
+        (o->distill || tess__model_device(m) != tess_device_cpu())) {
+        return TESS_FAIL(TESS_UNSUPPORTED, "several ranks train on processors, and both towers: "
+                                           "not on a card yet, and not by distillation");
     }
     if (o->distill && (m->lora || o->lock_text)) {
         return TESS_FAIL(TESS_INVALID, "distillation trains the text tower itself: without "

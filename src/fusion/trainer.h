@@ -37,6 +37,10 @@ struct tess_trainer {
     bool debug, profile;
 };
 
+/* Ranks that train together. */
+int tess__trainer_ranks(const tess_trainer *t);
+/* By how much a micro-step's loss is divided: ranks, and micro-steps of an update. */
+float tess__trainer_parts(const tess_trainer *t);
 /* Whether pictures are a part of its batches. */
 bool tess__trainer_sees(const tess_trainer *t);
 /* The group that is trained: the parameters, or with adapters theirs alone. */

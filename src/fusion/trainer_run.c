@@ -97,9 +97,17 @@ tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b, 
     TESS_TRY(tess_readback_add(t->results, p->plan, p->loss, 0));
     if (out_loss) {
         TESS_TRY(take_newest(t, out_loss));
-        *out_loss *= (float)t->o.accumulate;
+        *out_loss *= tess__trainer_parts(t);
     }
     return TESS_OK;
+}
+
+/* What each rank has of the gradient becomes the whole on all of them. */
+static tess_status sum_gradients(tess_trainer *t)
+{
+    int64_t n;
+    float *grad = tess_store_group(t->model->store, "grad", &n);
+    return t->o.comm ? tess_comm_all_reduce(t->o.comm, grad, n) : TESS_OK;
 }
 
 tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step, float *out_norm)
@@ -107,6 +115,7 @@ tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step, float 
     t->rates[0] = (float)lr;
     t->rates[1] = (float)step;
     t->rates[2] = 1.0f;
+    TESS_TRY(sum_gradients(t));
     TESS_TRY(tess_plan_run(t->update));
     TESS_TRY(tess_readback_add(t->results, t->update, t->norm, step));
     if (out_norm) {
@@ -130,7 +139,7 @@ tess_status tess_trainer_read(tess_trainer *t, bool wait, tess_step_result *out)
         if (step > 0) {
             break;
         }
-        t->loss_sum += (double)(x * (float)t->o.accumulate);
+        t->loss_sum += (double)(x * tess__trainer_parts(t));
         t->n_losses++;
     }
     *out = (tess_step_result){

@@ -489,6 +489,15 @@ int tess_comm_size(const tess_comm *c)
     return c->size;
 }
 
+int tess_comm_local_size(const tess_comm *c)
+{
+    int n = 0;
+    for (int r = 0; c->places && r < c->size; r++) {
+        n += strcmp(c->places[r].host, c->places[c->rank].host) == 0;
+    }
+    return n > 0 ? n : 1;
+}
+
 int64_t tess_comm_wire_bytes(const tess_comm *c)
 {
     return c->wire_bytes;

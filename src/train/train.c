@@ -139,7 +139,7 @@ static tess_status open_model(tess_run *r)
                          "(tessera mix)",
                          o->model);
     }
-    tess_trainer_options t = {.batch = o->batch_size,
+    tess_trainer_options t = {.batch = o->batch_size / r->n_ranks,
                               .captions_per_image = o->captions_per_image,
                               .accumulate = o->accum_freq,
                               .beta1 = (float)o->beta1,
@@ -154,6 +154,7 @@ static tess_status open_model(tess_run *r)
                               .lock_image = o->lock_image,
                               .lock_text = o->lock_text,
                               .raw_pictures = sends_raw(r),
+                              .comm = o->comm,
                               .distill = distill_of(o),
                               .patch_dropout = o->patch_dropout,
                               .stochastic_rounding = o->stochastic_rounding,
@@ -188,7 +189,8 @@ static tess_status open_data(tess_run *r)
                              .max_tokens = tess_model_context_length(r->model),
                              .seed = o->seed,
                              .temperature = o->language_temperature,
-                             .n_ranks = 1,
+                             .rank = r->rank,
+                             .n_ranks = r->n_ranks,
                              .workers = o->workers,
                              .cache_size = o->cache_size,
                              .cache_bytes = o->cache_bytes,
@@ -222,6 +224,18 @@ static tess_status find_checkpoint(const tess_run *r, char **out)
     }
     *out = tess_strdup(r->o.resume);
     return *out ? TESS_OK : TESS_NOMEM;
+}
+
+/* Ranks go on together only from one state and with the same options. */
+static tess_status compare_ranks(const tess_run *r)
+{
+    char what[128];
+    if (!r->o.comm) {
+        return TESS_OK;
+    }
+    snprintf(what, sizeof what, "step %lld, options and model %.32s", (long long)r->state.step,
+             r->state.settings);
+    return tess_comm_agree(r->o.comm, what, (uint64_t)r->state.step);
 }
 
 /* The settings agree, so these must; a file whose hashes were put right after a change may not. */
@@ -275,6 +289,10 @@ static tess_status open_run(tess_run *r)
     TESS_TRY(open_model(r));
     TESS_TRY(open_data(r));
     TESS_TRY(resume(r));
+    TESS_TRY(compare_ranks(r));
+    if (r->rank > 0) {
+        return TESS_OK;
+    }
     /* What is refused before this leaves no directory behind. */
     TESS_TRY(tess_dir_lock(r->o.run_dir,
                            "another process is training in this directory: wait for it, or name "
@@ -315,6 +333,9 @@ static tess_status account(tess_run *r, const tess_step_result *s)
         return TESS_OK;
     }
     r->state.n_skipped++;
+    if (r->rank > 0) {
+        return TESS_OK;
+    }
     return tess_metrics_log(r->metrics, TESS_LOG_WARN,
                             "step %lld: the gradient is not finite; update skipped (%lld so far)",
                             (long long)(s->step + r->skipped_before),
@@ -357,6 +378,9 @@ static tess_status save_as(tess_run *r, char *dir, const char *name)
 static tess_status save(tess_run *r, const char *name)
 {
     TESS_TRY(take_results(r, true));
+    if (r->rank > 0) {
+        return TESS_OK;
+    }
     r->state.elapsed = r->o.seconds > 0 ? r->elapsed_before + tess_seconds() - r->started : 0;
     TESS_TRY(tess_metrics_sync(r->metrics));
     char *dir = tess_format("%s/%s", r->checkpoints_dir, name);
@@ -385,7 +409,7 @@ static tess_status micro_steps(tess_run *r)
                                .tokens = b->tokens,
                                .positions = b->positions,
                                .offsets = b->offsets,
-                               .counter = b->counter};
+                               .counter = b->counter + r->rank * b->n_pictures};
         if (r->teacher.model) {
             TESS_TRY(tess__teacher_embed(&r->teacher, b->sources, b->n_pictures));
             mb.teacher = r->teacher.vectors;
@@ -411,6 +435,9 @@ static tess_status log_step(tess_run *r)
 {
     const bool logs = r->state.step == 1 || r->state.step % r->o.log_every_n_steps == 0;
     TESS_TRY(take_results(r, logs));
+    if (r->rank > 0) {
+        return TESS_OK;
+    }
     double seconds = tess_seconds() - r->window_start, steps = (double)r->window_steps;
     double rate = (double)r->window_samples / seconds;
     if (r->o.on_progress) {
@@ -465,8 +492,8 @@ static tess_status end_epoch(tess_run *r)
         r->state.loss_sum = 0;
         r->state.n_loss = 0;
     }
-    if (r->o.val_data && r->o.val_frequency > 0 && epoch % r->o.val_frequency == 0 &&
-        r->evaluated_step != r->state.step) {
+    if (r->rank == 0 && r->o.val_data && r->o.val_frequency > 0 &&
+        epoch % r->o.val_frequency == 0 && r->evaluated_step != r->state.step) {
         TESS_TRY(tess__run_evaluate(r));
     }
     if (r->o.seconds > 0 || epoch % r->o.save_frequency != 0) {
@@ -477,6 +504,17 @@ static tess_status end_epoch(tess_run *r)
     return save(r, name);
 }
 
+/* Ranks stop and slow down together: when one of them was told to stop, and by rank 0's clock. */
+static tess_status share_clock(tess_run *r, bool *out_stop)
+{
+    float x[2] = {(float)(tess_cancelled != 0),
+                  r->rank == 0 ? (float)(tess_seconds() - r->started) : 0.0f};
+    TESS_TRY(r->n_ranks > 1 ? tess_comm_all_reduce(r->o.comm, x, 2) : TESS_OK);
+    r->elapsed = r->n_ranks > 1 ? (double)x[1] : tess_seconds() - r->started;
+    *out_stop = x[0] > 0;
+    return TESS_OK;
+}
+
 static bool done(const tess_run *r)
 {
     return r->total_steps > 0 ? r->state.step >= r->total_steps : tess__run_fraction(r) >= 1;
@@ -485,9 +523,11 @@ static bool done(const tess_run *r)
 static tess_status train_loop(tess_run *r)
 {
     r->started = r->window_start = tess_seconds();
+    bool stop = false;
     TESS_TRY(end_epoch(r)); /* of the session before */
+    TESS_TRY(share_clock(r, &stop));
     while (!done(r)) {
-        if (tess_cancelled) {
+        if (stop) {
             return TESS_FAIL(TESS_CANCELLED, "stopped at step %lld", (long long)r->state.step);
         }
         TESS_TRY(micro_steps(r));
@@ -497,6 +537,7 @@ static tess_status train_loop(tess_run *r)
         if (r->o.save_every_n_steps > 0 && r->state.step % r->o.save_every_n_steps == 0) {
             TESS_TRY(save_step(r));
         }
+        TESS_TRY(share_clock(r, &stop));
     }
     return TESS_OK;
 }
@@ -546,6 +587,9 @@ static tess_status save_results(tess_run *r)
 static tess_status finish(tess_run *r)
 {
     TESS_TRY(save_step(r));
+    if (r->rank > 0) {
+        return TESS_OK;
+    }
     if (r->o.profile) {
         log_profile(r->trainer);
     }
@@ -576,7 +620,12 @@ static tess_status stop_early(tess_run *r, tess_status why)
 
 tess_status tess_train(const tess_train_options *options)
 {
-    tess_run r = {.o = with_defaults(*options)};
+    tess_run r = {.o = with_defaults(*options), .n_ranks = 1};
+    if (options->comm) {
+        r.rank = tess_comm_rank(options->comm);
+        r.n_ranks = tess_comm_size(options->comm);
+        r.o.batch_size *= r.n_ranks;
+    }
     tess_status st = check_options(&r.o);
     st = st ? st : open_run(&r);
     if (st == TESS_OK) {

@@ -23,8 +23,9 @@ TESS_MUST_USE tess_status tess__teacher_embed(tess__teacher *t, char *const *tex
 void tess__teacher_deinit(tess__teacher *t);
 
 typedef struct tess_run {
-    tess_train_options o; /* defaults filled in */
-    int lock;             /* on the run directory */
+    tess_train_options o; /* defaults filled in; batch_size of all ranks together */
+    int rank, n_ranks;
+    int lock; /* on the run directory */
     tess_model *model;
     tess_trainer *trainer;
     tess__teacher teacher; /* of a distillation */
@@ -42,6 +43,7 @@ typedef struct tess_run {
     int64_t skipped_before; /* updates, in earlier sessions */
     double started;         /* tess_seconds when this session began */
     double elapsed_before;  /* seconds of earlier sessions */
+    double elapsed;         /* of this one, by rank 0's clock */
     /* since the last logged step */
     double window_start, data_seconds;
     int64_t window_samples, window_steps;

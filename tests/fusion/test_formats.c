@@ -186,7 +186,11 @@ static void test_parity(void **state)
         double features = compare_features(&s, m);
         tess_trainer_options o = {.batch = N, .captions_per_image = 1, .accumulate = 1, .eps = 1};
         ok(tess_trainer_new(m, &o, &t));
-        tess_micro_batch b = {s.pictures, s.offsets[N], s.tokens, s.positions, s.offsets};
+        tess_micro_batch b = {.pictures = s.pictures,
+                              .n_tokens = s.offsets[N],
+                              .tokens = s.tokens,
+                              .positions = s.positions,
+                              .offsets = s.offsets};
         ok(tess_trainer_micro_step(t, &b, &loss));
         compare_floats(&s, "loss", &loss, 1);
         double gradients = compare_gradients(&s, m, f);
