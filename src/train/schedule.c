@@ -7,9 +7,8 @@
 
 double tess__run_fraction(const tess_run *r)
 {
-    double f = r->total_steps > 0
-                   ? (double)r->state.step / (double)r->total_steps
-                   : (r->elapsed_before + r->elapsed) / r->o.seconds;
+    double f = r->total_steps > 0 ? (double)r->state.step / (double)r->total_steps
+                                  : (r->elapsed_before + r->elapsed) / r->o.seconds;
     return f < 1 ? f : 1;
 }
 
