@@ -120,6 +120,11 @@ static const tess_case cases[] = {
      .in = {{TESS_BF16, {3, {40, 7, 130}}}, {TESS_F32, {2, {7, 130}}}},
      .build = build,
      .reduction = 40},
+    {.name = "packs",
+     .n_in = 2,
+     .in = {{TESS_BF16, {3, {3, 5, 40}}}, {TESS_F32, {2, {5, 40}}}},
+     .build = build,
+     .reduction = 3},
 };
 
 static const tess_op grad_op = {

@@ -121,6 +121,16 @@ static tess_value build_bf16(tess_graph *g, const tess_value *in)
                                                  .dtype = TESS_BF16});
 }
 
+/* Even, but of no pack's length, as the 14 of ViT-L/14. */
+static tess_value build_even(tess_graph *g, const tess_value *in)
+{
+    return tess_patchify(g, in[0],
+                         (tess_patchify_options){.patch = 6,
+                                                 .mean = {0.48f, 0.46f, 0.41f},
+                                                 .std = {0.27f, 0.26f, 0.28f},
+                                                 .dtype = TESS_BF16});
+}
+
 static const tess_case cases[] = {
     {.name = "odd",
      .n_in = 1,
@@ -131,6 +141,11 @@ static const tess_case cases[] = {
      .n_in = 1,
      .in = {{TESS_U8, {4, {3, 48, 48, 3}}, TESS_FILL_BYTES, 256, true}},
      .build = build_bf16,
+     .reduction = 4},
+    {.name = "even",
+     .n_in = 1,
+     .in = {{TESS_U8, {4, {2, 20, 20, 3}}, TESS_FILL_BYTES, 256, true}},
+     .build = build_even,
      .reduction = 4},
 };
 

@@ -114,6 +114,11 @@ static const tess_case cases[] = {
      .in = {{TESS_F32, {2, {1, 5}}, TESS_FILL_NORMAL, 0, false}},
      .build = build_bf16,
      .reduction = 3},
+    {.name = "packs",
+     .n_in = 1,
+     .in = {{TESS_F32, {2, {1, 40}}, TESS_FILL_NORMAL, 0, false}},
+     .build = build_bf16,
+     .reduction = 3},
 };
 
 static const tess_op grad_op = {

@@ -102,6 +102,10 @@ static const tess_case cases[] = {
      .n_in = 1,
      .in = {{TESS_BF16, {2, {5, 3}}, TESS_FILL_NORMAL, 0, false}},
      .build = build_all},
+    {.name = "packs",
+     .n_in = 1,
+     .in = {{TESS_BF16, {2, {9, 8}}, TESS_FILL_NORMAL, 0, false}},
+     .build = build_middle},
 };
 
 static const tess_op grad_op = {
