@@ -25,7 +25,11 @@ typedef enum tess_precision {
     TESS_PRECISION_F32,
     TESS_PRECISION_BF16,
     TESS_PRECISION_INT8,
+    TESS_PRECISION_FP8, /* bf16; a training may multiply in FP8 (tess_trainer_options.fp8_width) */
 } tess_precision;
+/* Below it, making FP8 numbers costs more than their products spare: the former grows with a
+ * layer's widths' sum, the latter with their product (docs/cuda.md has the arithmetic). */
+enum { TESS_FP8_WIDTH = 1024 };
 
 /* Reads a config file (model_cfg, preprocess_cfg, tessera) and a tokenizer, and initialises the
  * parameters from the seed.  A config with an unknown key is refused by its path; a tokenizer whose
@@ -305,6 +309,9 @@ typedef struct tess_trainer_options {
     /* Several ranks, each with its own B pictures: objectives are over all of them, gradients are
      * summed before an update, and all ranks keep the same weights.  NULL: alone. */
     tess_comm *comm;
+    /* Linear layers of blocks from this width on multiply in FP8 (tess_graph_fp8); 0: none.
+     * TESS_INVALID where no tower that is run has such a width, or the model is not in bf16. */
+    int64_t fp8_width;
 } tess_trainer_options;
 typedef struct tess_trainer tess_trainer;
 /* Adds groups "grad", "m", "v" beside "param", and with bf16 and AdamW "half", the bf16 copy of

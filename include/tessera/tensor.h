@@ -23,6 +23,8 @@ typedef enum tess_dtype {
     TESS_I32,
     TESS_U8,
     TESS_I8,
+    TESS_F8E4M3, /* OCP FP8: 448 at most, no infinity; operands of products alone */
+    TESS_F8E5M2, /* 57,344 at most */
     TESS_DTYPE_COUNT,
 } tess_dtype;
 size_t tess_dtype_bytes(tess_dtype t);
@@ -45,6 +47,10 @@ void tess_shape_print(const tess_shape *s, tess_buf *out);
 /* bf16 is the upper half of an f32, rounded to nearest even; NaN stays NaN. */
 uint16_t tess_bf16_from_f32(float x);
 float tess_f32_from_bf16(uint16_t x);
+/* FP8 (t: TESS_F8E4M3 or TESS_F8E5M2) rounded to nearest even; beyond the largest number, infinity
+ * too, it is that one; NaN is 0x7f. */
+uint8_t tess_f8_from_f32(tess_dtype t, float x);
+float tess_f32_from_f8(tess_dtype t, uint8_t x);
 
 /* ---- graph -------------------------------------------------------------------------------- */
 
@@ -194,6 +200,13 @@ typedef struct tess_adapted {
 /* From here on, weights that are computed with in bf16 are states of group "half", in bf16, in
  * place of casts of those of "param". */
 void tess_graph_narrow(tess_graph *g);
+/* From here on, a bf16 linear in a block (a scope resblocks.N) whose weight (M,K) has M and K of at
+ * least `width` and in multiples of 16 multiplies in FP8, forwards and backwards:
+ *   y = s_x s_w Q(x / s_x) Q(w / s_w)^T + bias + residual, the sums in f32,
+ * where Q rounds to E4M3, or E5M2 for a cotangent, and s is the least power of two that keeps the
+ * tensor's largest number within the type (current scaling).  The gradient is that of the product
+ * without Q. */
+void tess_graph_fp8(tess_graph *g, int64_t width);
 void tess_graph_adapt(tess_graph *g, const tess_adapted *table, int64_t n);
 
 /* Softmax attention inside segments of packed rows.

@@ -132,12 +132,13 @@ static const cli_option train_options[] = {
      .help = "SentencePiece .model file; default: the one beside the config"},
     {.name = "precision",
      .kind = CLI_CHOICE,
-     .choices = "auto|fp32|bf16|amp_bf16",
+     .choices = "auto|fp32|bf16|amp_bf16|fp8",
      .fallback = "auto",
      AT(precision),
      MODEL,
      .help = "Of activations and matrix operands; weights are fp32. auto: bf16 on a card, and "
-             "where the processor has it"},
+             "where the processor has it. fp8: bf16, and products of blocks 1,024 and more wide in "
+             "FP8; for cards from Ada and Hopper on (slow on a processor)"},
     CLI_DEVICE(train_values, device, MODEL),
     {.name = "rank-timeout",
      .kind = CLI_REAL,
@@ -534,6 +535,7 @@ static tess_precision precision_of(const char *name)
 {
     return strcmp(name, "auto") == 0   ? TESS_PRECISION_AUTO
            : strcmp(name, "fp32") == 0 ? TESS_PRECISION_F32
+           : strcmp(name, "fp8") == 0  ? TESS_PRECISION_FP8
                                        : TESS_PRECISION_BF16;
 }
 

@@ -89,7 +89,8 @@ static tess_dtype choose_dtype(tess_precision precision)
 {
     bool fast_bf16 = tess_isa_get() >= TESS_ISA_AVX512BF16;
     bool chosen = precision == TESS_PRECISION_AUTO || precision == TESS_PRECISION_INT8;
-    bool bf16 = precision == TESS_PRECISION_BF16 || (chosen && fast_bf16);
+    bool asked = precision == TESS_PRECISION_BF16 || precision == TESS_PRECISION_FP8;
+    bool bf16 = asked || (chosen && fast_bf16);
     return bf16 ? TESS_BF16 : TESS_F32;
 }
 

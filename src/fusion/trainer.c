@@ -165,6 +165,7 @@ static tess_status build_graph(const tess_trainer *t, int64_t rows, tess_graph *
     if (t->narrow) {
         tess_graph_narrow(g);
     }
+    tess_graph_fp8(g, t->o.fp8_width);
     tess_text_input in = {
         .tokens = tess_input(g, "tokens", TESS_I32, TESS_SHAPE_OF(rows)),
         .positions = tess_input(g, "positions", TESS_I32, TESS_SHAPE_OF(rows)),
@@ -331,6 +332,25 @@ static tess_status add_states(const tess_trainer *t)
     return add_skipped(t);
 }
 
+static tess_status check_fp8(const tess_trainer *t)
+{
+    const tess_model_config *c = &t->model->config;
+    const int64_t image = tess__trainer_sees(t) ? c->vision.width : 0, text = c->text.width;
+    if (t->o.fp8_width <= 0) {
+        return TESS_OK;
+    }
+    if (t->model->dtype != TESS_BF16) {
+        return TESS_FAIL(TESS_INVALID, "FP8 products are for models in bf16");
+    }
+    if (image < t->o.fp8_width && text < t->o.fp8_width) {
+        return TESS_FAIL(TESS_INVALID,
+                         "FP8 pays for blocks of width %lld and more, and this model's are %lld "
+                         "(image) and %lld (text) wide: use --precision bf16",
+                         (long long)t->o.fp8_width, (long long)image, (long long)text);
+    }
+    return TESS_OK;
+}
+
 tess_status tess_trainer_new(tess_model *m, const tess_trainer_options *o, tess_trainer **out)
 {
     *out = NULL;
@@ -345,7 +365,7 @@ tess_status tess_trainer_new(tess_model *m, const tess_trainer_options *o, tess_
     t->model = m;
     t->o = *o;
     t->workspace = tess_workspace_new();
-    tess_status st = t->workspace ? TESS_OK : TESS_NOMEM;
+    tess_status st = t->workspace ? check_fp8(t) : TESS_NOMEM;
     if (st == TESS_OK && o->patch_dropout > 0 && tess__trainer_sees(t)) {
         t->kept =
             tess_alloc_array((size_t)o->batch, (size_t)tess__trainer_kept(t) * sizeof *t->kept);

@@ -175,7 +175,8 @@ static void print_spec(const tess_cuda_product *p, tess_buf *out)
                   tess_dtype_name(s->in), tess_dtype_name(s->out), s->a_trans ? " at" : "",
                   s->b_trans ? " bt" : "", s->bias ? " bias" : "", s->relu ? " relu" : "",
                   s->residual ? " residual" : "", s->accumulate ? " accumulate" : "");
-    tess_buf_addf(out, " epilogue %d%s", (int)p->epilogue, p->aux ? " aux" : "");
+    tess_buf_addf(out, " epilogue %d%s%s", (int)p->epilogue, p->aux ? " aux" : "",
+                  p->a_e5m2 ? " e5m2" : "");
 }
 
 static void print_choice(const measured *m, tess_buf *out)
@@ -241,8 +242,12 @@ static tess_status measure_and_keep(tess_lt_product *p, const char *key, const t
     tess_buf choice = {0};
     TESS_TRY(measure(&p->spec, x, stream, &best));
     if (best.ms < 0) {
-        return TESS_FAIL(TESS_DEVICE, "cuBLASLt has no algorithm that runs for a product of %s",
-                         key);
+        return TESS_FAIL(TESS_DEVICE, "cuBLASLt has no algorithm that runs for a product of %s%s",
+                         key,
+                         p->spec.matmul.in == TESS_F8E4M3
+                             ? ": FP8 takes a card of compute capability 8.9 or more (Ada, "
+                               "Hopper); use --precision bf16"
+                             : "");
     }
     TESS_TRY(set_up(p, &best, x));
     print_choice(&best, &choice);

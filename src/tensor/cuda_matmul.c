@@ -16,7 +16,10 @@
 
 static cudaDataType_t type_of(tess_dtype t)
 {
-    return t == TESS_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    return t == TESS_F8E4M3   ? CUDA_R_8F_E4M3
+           : t == TESS_F8E5M2 ? CUDA_R_8F_E5M2
+           : t == TESS_BF16   ? CUDA_R_16BF
+                              : CUDA_R_32F;
 }
 
 bool tess__lt_way_exists(const tess_cuda_product *spec, tess_lt_way way)
@@ -79,6 +82,10 @@ static tess_status point(tess_lt_product *p, const tess_cuda_args *x)
     const void *bias = sums                               ? x->sums
                        : p->way.bias == TESS_LT_BIAS_BF16 ? p->narrow_bias
                                                           : x->matmul.bias;
+    if (p->spec.matmul.in == TESS_F8E4M3) {
+        TESS_TRY(set_op(p, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &x->b_scale, sizeof x->b_scale));
+        TESS_TRY(set_op(p, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &x->a_scale, sizeof x->a_scale));
+    }
     if (sums || lends_bias(p)) {
         TESS_TRY(set_op(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias));
     }
@@ -129,7 +136,7 @@ tess_status tess__lt_describe(tess_lt_product *p, const tess_cuda_args *x)
     TESS_TRY(set_op(p, CUBLASLT_MATMUL_DESC_TRANSB, &ours_a, sizeof ours_a));
     TESS_TRY(describe_epilogue(p, x));
     TESS_TRY(lay_out(&p->a, s->in, s->n, s->k, s->b_trans));
-    TESS_TRY(lay_out(&p->b, s->in, s->k, s->m, s->a_trans));
+    TESS_TRY(lay_out(&p->b, p->spec.a_e5m2 ? TESS_F8E5M2 : s->in, s->k, s->m, s->a_trans));
     return lay_out(&p->c, s->out, s->n, s->m, false);
 }
 
@@ -253,7 +260,7 @@ static bool same(const tess_cuda_product *p, const tess_cuda_product *q)
     return a->m == b->m && a->n == b->n && a->k == b->k && a->in == b->in && a->out == b->out &&
            a->a_trans == b->a_trans && a->b_trans == b->b_trans && a->bias == b->bias &&
            a->relu == b->relu && a->residual == b->residual && a->accumulate == b->accumulate &&
-           p->epilogue == q->epilogue && p->aux == q->aux;
+           p->epilogue == q->epilogue && p->aux == q->aux && p->a_e5m2 == q->a_e5m2;
 }
 
 tess_status tess__cuda_product(const tess_cuda_product *spec, const tess_cuda_args *x, void *stream)

@@ -22,19 +22,24 @@ typedef enum tess_epilogue {
 typedef struct tess_cuda_product {
     tess_matmul_spec matmul; /* `pack`, `single` mean nothing here */
     tess_epilogue epilogue;
-    bool aux; /* GELU: z is wanted */
+    bool aux;    /* GELU: z is wanted */
+    bool a_e5m2; /* matmul.in is TESS_F8E4M3, but A is E5M2 */
 } tess_cuda_product;
 
 typedef struct tess_cuda_args {
     tess_matmul_args matmul; /* the scratch means nothing here */
     void *aux;
     float *sums;
+    const float *a_scale, *b_scale; /* FP8: on the card; C is made of a_scale A and b_scale B */
 } tess_cuda_args;
 
 /* Puts the product on the stream.  Every operand begins at a multiple of 16 bytes.  The first
  * product of its specification, which no graph may be recording, chooses its algorithm.  f32
  * operands are multiplied in f32, not in TF32; a bf16 product's bias may be rounded to bf16, as the
- * library documents no other.  TESS_DEVICE, with what to install, where cuBLASLt is missing. */
+ * library documents no other.
+ * FP8 (in: TESS_F8E4M3) takes B stored (n,k) and A (m,k), n and k in multiples of 16, and gives
+ * bf16 or f32; its sums are kept in f32 throughout (no "fast accumulation").  TESS_DEVICE, with
+ * what to install, where cuBLASLt is missing. */
 tess_status tess__cuda_product(const tess_cuda_product *p, const tess_cuda_args *x, void *stream);
 /* The same without an epilogue. */
 tess_status tess__cuda_matmul(const tess_matmul_spec *spec, const tess_matmul_args *args,

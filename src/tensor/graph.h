@@ -45,7 +45,8 @@ struct tess_graph {
     bool in_backward;            /* nodes added now belong to a gradient */
     const tess_adapted *adapted; /* see tess_graph_adapt */
     int64_t n_adapted;
-    bool narrow; /* see tess_graph_narrow */
+    bool narrow;       /* see tess_graph_narrow */
+    int64_t fp8_width; /* see tess_graph_fp8; 0: no FP8 */
     tess_status status;
     char *message;
 };

@@ -9,6 +9,14 @@
 /* ops/outer.c: c (M,K) f32 = sum over rows of a (...,M)^T b (...,K): the gradient of a weight. */
 tess_value tess__outer(tess_graph *g, tess_value a, tess_value b);
 
+/* ops/linear.c: (M) f32 = the sum over rows of dy (...,M). */
+tess_value tess__bias_grad(tess_graph *g, tess_value dy);
+/* ops/linear_fp8.c: tess_graph_fp8's product, and whether it is one. */
+tess_value tess__linear_fp8(tess_graph *g, tess_value x, tess_value w, tess_value bias,
+                            tess_value residual);
+bool tess__linear_is_fp8(const tess_graph *g, tess_value x, tess_value w);
+void tess__linear_fp8_free(void *prepared);
+
 /* The product that an operator is, from its inputs. */
 tess_matmul_spec tess__linear_spec(const tess_operand *in, const void *attrs);
 tess_matmul_spec tess__project_spec(const tess_operand *in);

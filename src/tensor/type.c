@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Element types and shapes. */
+#include "tensor/fp8.h"
 #include "tensor/op.h"
 
 #include <string.h>
@@ -8,8 +9,9 @@ static const struct {
     const char *name;
     size_t bytes;
 } dtypes[TESS_DTYPE_COUNT] = {
-    [TESS_F32] = {"f32", 4}, [TESS_BF16] = {"bf16", 2}, [TESS_F16] = {"f16", 2},
-    [TESS_I32] = {"i32", 4}, [TESS_U8] = {"u8", 1},     [TESS_I8] = {"i8", 1},
+    [TESS_F32] = {"f32", 4},       [TESS_BF16] = {"bf16", 2},     [TESS_F16] = {"f16", 2},
+    [TESS_I32] = {"i32", 4},       [TESS_U8] = {"u8", 1},         [TESS_I8] = {"i8", 1},
+    [TESS_F8E4M3] = {"f8e4m3", 1}, [TESS_F8E5M2] = {"f8e5m2", 1},
 };
 
 size_t tess_dtype_bytes(tess_dtype t)
@@ -92,6 +94,27 @@ float tess_f32_from_bf16(uint16_t x)
     float f;
     memcpy(&f, &u, 4);
     return f;
+}
+
+uint8_t tess_f8_from_f32(tess_dtype t, float x)
+{
+    return tess__f8_round(x, t == TESS_F8E4M3 ? 3 : 2);
+}
+
+float tess_f32_from_f8(tess_dtype t, uint8_t x)
+{
+    const unsigned bits = t == TESS_F8E4M3 ? 3 : 2, bias = t == TESS_F8E4M3 ? 7 : 15;
+    const unsigned exponent = (x & 0x7fu) >> bits, mantissa = x & ((1u << bits) - 1);
+    const bool top = exponent == (0x7fu >> bits);
+    const uint32_t sign = (x & 0x80u) << 24;
+    if (t == TESS_F8E4M3 ? (x & 0x7f) == 0x7f : top) { /* E4M3 spends one pattern on NaN */
+        return tess__f32_of(sign | 0x7f800000u | (mantissa && top ? 0x400000u : 0));
+    }
+    if (exponent == 0) { /* mantissa * 2^(1 - bias - bits) */
+        const float f = (float)mantissa * tess__f32_of((128 - bias - bits) << 23);
+        return sign ? -f : f;
+    }
+    return tess__f32_of(sign | (exponent + 127 - bias) << 23 | mantissa << (23 - bits));
 }
 
 static void describe(const tess_operand *x, tess_buf *out)

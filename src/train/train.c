@@ -147,6 +147,7 @@ static tess_status open_model(tess_run *r)
                               .eps = (float)o->eps,
                               .weight_decay = (float)o->weight_decay,
                               .clip = (float)o->grad_clip_norm,
+                              .fp8_width = o->precision == TESS_PRECISION_FP8 ? TESS_FP8_WIDTH : 0,
                               .muon = strcmp(o->optimizer, "muon") == 0,
                               .muon_momentum = (float)o->muon_momentum,
                               .muon_lr = (float)o->muon_lr,

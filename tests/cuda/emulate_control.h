@@ -37,6 +37,7 @@ typedef struct emulate_library {
     bool wide_bias;      /* takes an f32 bias beside a bf16 result, which is not documented */
     bool no_bias, plain; /* has no bias; no other epilogue than bias and relu */
     bool wide_gelu;      /* has GELU for f32 results, as inexact as for bf16 */
+    bool no_fp8;         /* a card before Ada */
     int n_algorithms;    /* that it proposes; 0: one */
     float ms[EMULATE_ALGORITHMS]; /* that one takes; negative: it does not run */
     float rare_ms;                /* that other epilogues than bias and relu take in addition */

@@ -57,6 +57,8 @@ size_t attribute_bytes(int what)
     case CUBLASLT_MATMUL_DESC_EPILOGUE:
     case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
         return 4;
+    case CUBLASLT_MATMUL_DESC_A_SCALE_POINTER:
+    case CUBLASLT_MATMUL_DESC_B_SCALE_POINTER:
     case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
     case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
     case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
@@ -139,11 +141,42 @@ bool aux_agrees(const problem &p)
            stride >= static_cast<uint64_t>(p.d.rows);
 }
 
+bool is_fp8(uint64_t type)
+{
+    return type == CUDA_R_8F_E4M3 || type == CUDA_R_8F_E5M2;
+}
+
+/* The documentation's table of types for FP8 before Blackwell: the first operand transposed, the
+ * second not, not both E5M2, sides in packs of 16 bytes, bias of bf16 and none beside f32. */
+bool fp8_agrees(const problem &p)
+{
+    const uint64_t epilogue = epilogue_of(p.op);
+    const extent e = extent_of(p);
+    const bool plain = epilogue == CUBLASLT_EPILOGUE_DEFAULT ||
+                       (epilogue == CUBLASLT_EPILOGUE_BIAS && p.d.type == CUDA_R_16BF &&
+                        bias_type_of(p) == CUDA_R_16BF);
+    return !emulate_lt.no_fp8 && is_fp8(p.a.type) && is_fp8(p.b.type) &&
+           !(p.a.type == CUDA_R_8F_E5M2 && p.b.type == CUDA_R_8F_E5M2) && plain &&
+           is_trans(p.op, CUBLASLT_MATMUL_DESC_TRANSA) &&
+           !is_trans(p.op, CUBLASLT_MATMUL_DESC_TRANSB) && e.k % 16 == 0 && e.m % 16 == 0 &&
+           p.a.stride % 16 == 0 && p.b.stride % 16 == 0 && p.d.stride % 16 == 0 &&
+           (p.d.type == CUDA_R_16BF || p.d.type == CUDA_R_32F);
+}
+
+bool has_scale(const operation &op)
+{
+    return op.value[CUBLASLT_MATMUL_DESC_A_SCALE_POINTER] ||
+           op.value[CUBLASLT_MATMUL_DESC_B_SCALE_POINTER];
+}
+
 cublasStatus_t check(const problem &p)
 {
     const uint64_t epilogue = epilogue_of(p.op);
     const bool bias = has_bias(epilogue) || epilogue == CUBLASLT_EPILOGUE_BGRADB;
-    const bool types = p.a.type == p.b.type && (p.d.type == p.a.type || p.d.type == CUDA_R_32F);
+    const bool fp8 = is_fp8(p.a.type) || is_fp8(p.b.type);
+    const bool types = fp8 ? fp8_agrees(p)
+                           : p.a.type == p.b.type && !has_scale(p.op) &&
+                                 (p.d.type == p.a.type || p.d.type == CUDA_R_32F);
     if (!shapes_agree(p)) {
         return CUBLAS_STATUS_INVALID_VALUE;
     }
@@ -169,6 +202,7 @@ uint64_t fingerprint(const problem &p)
                               p.op.value[CUBLASLT_MATMUL_DESC_TRANSA],
                               p.op.value[CUBLASLT_MATMUL_DESC_TRANSB],
                               static_cast<uint64_t>(p.a.type),
+                              static_cast<uint64_t>(p.b.type),
                               static_cast<uint64_t>(p.d.type)};
     return tess_hash64(words, sizeof words, SEAL);
 }
@@ -200,6 +234,11 @@ problem gather_problem(cublasLtMatmulDesc_t op, cublasLtMatrixLayout_t a, cublas
 
 double at(const void *x, uint64_t type, int64_t i)
 {
+    if (is_fp8(type)) {
+        return static_cast<double>(
+            tess_f32_from_f8(type == CUDA_R_8F_E4M3 ? TESS_F8E4M3 : TESS_F8E5M2,
+                             static_cast<const uint8_t *>(x)[i]));
+    }
     return type == CUDA_R_16BF
                ? static_cast<double>(tess_f32_from_bf16(static_cast<const uint16_t *>(x)[i]))
                : static_cast<double>(static_cast<const float *>(x)[i]);
@@ -232,6 +271,13 @@ struct work {
     float alpha, beta;
 };
 
+/* A scale, read when the product runs. */
+double scale(const work &w, int which)
+{
+    const float *at = reinterpret_cast<const float *>(w.p.op.value[which]);
+    return at ? static_cast<double>(*at) : 1;
+}
+
 double element(const work &w, int64_t i, int64_t j)
 {
     const bool ta = is_trans(w.p.op, CUBLASLT_MATMUL_DESC_TRANSA);
@@ -242,7 +288,8 @@ double element(const work &w, int64_t i, int64_t j)
         sum += at(w.a, w.p.a.type, ta ? l + i * lda : i + l * lda) *
                at(w.b, w.p.b.type, tb ? j + l * ldb : l + j * ldb);
     }
-    return static_cast<double>(w.alpha) * sum;
+    return static_cast<double>(w.alpha) * scale(w, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER) *
+           scale(w, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER) * sum;
 }
 
 double finish(const work &w, int64_t i, int64_t j, double v)

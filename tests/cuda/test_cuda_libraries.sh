@@ -94,5 +94,35 @@ for header in cuda_runtime_api.h cublasLt.h cudnn_graph.h; do
         ! agrees "$header" 'char cudaGetErrorString(int);' >"$work/log" 2>&1
     verdict "a wrong number or type in $header would be found" $?
 done
+# FP8 numbers beside cuda_fp8.h's own for processors: every 251st f32.
+numbers() { # numbers [PLANTED OPTION]
+    cat >"$work/fp8.c" <<'MAIN'
+#include <cuda_fp8.h>
+#include <stdio.h>
+#include "tensor/fp8.h"
+int main(void)
+{
+    long n = 0, wrong = 0;
+    for (uint64_t u = 0; u <= 0xffffffffu; u += 251, n++) {
+        const float x = tess__f32_of((uint32_t)u);
+        wrong += tess__f8_round(x, 3) != __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
+        wrong += tess__f8_round(x, 2) != __nv_cvt_float_to_fp8(x, SATURATION, __NV_E5M2);
+    }
+    printf("%ld numbers, %ld wrong\n", n, wrong);
+    return wrong != 0;
+}
+MAIN
+    "${cc[@]}" -O2 -Isrc "-DSATURATION=${1-__NV_SATFINITE}" -o "$work/fp8" "$work/fp8.c" -lm &&
+        "$work/fp8"
+}
+
+if [ -e "$home/include/cuda_fp8.h" ]; then
+    numbers >"$work/log" 2>&1
+    verdict "cuda_fp8.h: $(tail -n 1 "$work/log")" $?
+    ! numbers __NV_NOSAT >"$work/log" 2>&1
+    verdict "numbers other than cuda_fp8.h's would be found" $?
+else
+    echo "skipped: cuda_fp8.h is not installed below $home"
+fi
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

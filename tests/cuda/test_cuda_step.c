@@ -173,6 +173,33 @@ static void check_bf16(void **state)
     stop(&wide);
 }
 
+/* Products in FP8 (the fixture's blocks are 32 wide): the card and the processor round the same
+ * numbers to the same codes, but the activations that they round differ in bf16's last bits. */
+static void check_fp8(void **state)
+{
+    (void)state;
+    tess_trainer_options o = fixture_options();
+    training far, again, near, half;
+    train(&half, "tok_last", &o, TESS_PRECISION_BF16, true);
+    o.fp8_width = 32;
+    train(&far, "tok_last", &o, TESS_PRECISION_FP8, true);
+    train(&again, "tok_last", &o, TESS_PRECISION_FP8, true);
+    train(&near, "tok_last", &o, TESS_PRECISION_FP8, false);
+    assert_memory_equal(far.loss, again.loss, sizeof far.loss);
+    assert_same_states(&far.r, &again.r);
+    assert_memory_not_equal(far.loss, half.loss, sizeof far.loss);
+    for (int i = 0; i < STEPS; i++) {
+        print_message("fp8 step %d: card %.6f, processor %.6f\n", i + 1, (double)far.loss[i],
+                      (double)near.loss[i]);
+        assert_true(fabsf(far.loss[i] - near.loss[i]) < 0.02f * near.loss[i]);
+        assert_true(fabsf(far.norm[i] - near.norm[i]) < 0.1f * near.norm[i]);
+    }
+    stop(&half);
+    stop(&far);
+    stop(&again);
+    stop(&near);
+}
+
 static void check_skips(void **state)
 {
     (void)state;
@@ -332,6 +359,7 @@ int main(void)
         cmocka_unit_test(check_repeats),   cmocka_unit_test(check_bf16),
         cmocka_unit_test(check_embedding), cmocka_unit_test(check_skips),
         cmocka_unit_test(check_lanes),     cmocka_unit_test(check_stochastic),
+        cmocka_unit_test(check_fp8),
 #ifndef TESS_REAL_CARD
         cmocka_unit_test(check_pending),   cmocka_unit_test(check_costs),
 #endif

@@ -18,6 +18,7 @@
 #include "tensor/graph.h"
 #include "tensor/kernels.h"
 #include "tensor/matmul.h"
+#include "tensor/products.h"
 #include "tensor/remote.h"
 
 enum { DRIVER_GUARD = 64, DRIVER_MAX_VALUES = 64 };
@@ -420,7 +421,7 @@ static inline double largest_of(const tess_operand *x, int64_t begin, int64_t n)
  * 2^-9 of it; the row's largest element, a sum of such terms, stands for it too. */
 static inline bool rounds_within(const driver *d, const tess_op *op)
 {
-    return op->flags & TESS_OP_ROUNDS || (d->remote && strcmp(op->name, "linear") == 0);
+    return op->flags & TESS_OP_ROUNDS || (d->remote && strncmp(op->name, "linear", 6) == 0);
 }
 
 static inline const char *compare_operand(driver *d, const tess_op *op, int which,
@@ -505,7 +506,8 @@ static inline bool depends_on_threads(const driver *d, const tess_node *n, const
     }
     const bool product =
         n->op->unprepare == tess__matmul_free || n->op->unprepare == tess__strips_free;
-    return product && (r->in[0].dtype == TESS_F32 || tess_isa_get() < TESS_ISA_AVX512BF16);
+    const bool fp8 = n->op->unprepare == tess__linear_fp8_free;
+    return (product || fp8) && (r->in[0].dtype == TESS_F32 || tess_isa_get() < TESS_ISA_AVX512BF16);
 }
 
 static inline const char *check_repeats(driver *d, const tess_node *n, node_run *first)

@@ -27,8 +27,17 @@ tess_value tess_linear(tess_graph *g, tess_value x, tess_value w, tess_linear_op
     if (adapted) {
         o.residual = tess__adapted_sum(g, adapted, x, w, o.residual);
     }
+    if (tess__linear_is_fp8(g, x, w)) {
+        tess_value y = tess__linear_fp8(g, x, w, o.bias, o.residual);
+        return o.relu ? tess_unary(g, y, TESS_RELU) : y;
+    }
     tess_value y = TESS_NODE(g, &tess__op_linear, &a, x, w, o.bias, o.residual);
     return apart ? tess_unary(g, y, TESS_RELU) : y;
+}
+
+tess_value tess__bias_grad(tess_graph *g, tess_value dy)
+{
+    return TESS_NODE(g, &bias_grad_op, NULL, dy);
 }
 
 bool tess__linear_relu(const void *attrs)
@@ -73,7 +82,7 @@ static void vjp(tess_vjp *c)
         dz = TESS_NODE(c->g, &relu_grad_op, NULL, c->out[0], c->dout[0]);
         dbias = dz ? dz + 1 : 0;
     } else if (c->need[2]) {
-        dbias = TESS_NODE(c->g, &bias_grad_op, NULL, dz);
+        dbias = tess__bias_grad(c->g, dz);
     }
     if (c->need[0]) {
         tess_value w = c->need[1] ? c->in[1] : tess__cast_again(c->g, c->in[1]);
