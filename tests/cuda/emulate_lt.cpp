@@ -500,7 +500,13 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t op, const v
     const problem p = gather_problem(op, a_layout, b_layout, d_layout);
     const work w = {
         p, a, b, c, d, *static_cast<const float *>(alpha), *static_cast<const float *>(beta)};
-    const cublasStatus_t s = is_algorithm(p, *algo) ? check(p) : CUBLAS_STATUS_INVALID_VALUE;
+    cublasStatus_t s = is_algorithm(p, *algo) ? check(p) : CUBLAS_STATUS_INVALID_VALUE;
+    const bool aligned = !((reinterpret_cast<uintptr_t>(a) | reinterpret_cast<uintptr_t>(b) |
+                            reinterpret_cast<uintptr_t>(d)) %
+                           16);
+    if (is_fp8(p.a.type) && !aligned) {
+        s = CUBLAS_STATUS_NOT_SUPPORTED;
+    }
     if (s == CUBLAS_STATUS_SUCCESS) {
         const uint64_t e = epilogue_of(p.op);
         const bool rare = is_gelu(e) || e == CUBLASLT_EPILOGUE_BGRADB;

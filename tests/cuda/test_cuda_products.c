@@ -350,6 +350,22 @@ static void refuse(const void *unused)
     end(&o);
 }
 
+/* FP8 on a card that has none; bf16 there is as ever. */
+static void refuse_fp8(const void *unused)
+{
+    (void)unused;
+    operands o;
+    const tess_cuda_product p = {.matmul = {16, 16, 32, TESS_F8E4M3, TESS_BF16, .b_trans = true}};
+    emulate_lt = (emulate_library){.no_fp8 = true};
+    tess_cuda_args x = begin(&o, &p);
+    x.a_scale = x.b_scale = o.far[2];
+    assert_int_equal(tess__cuda_product(&p, &x, card()->stream()), TESS_DEVICE);
+    assert_non_null(strstr(tess_error(), "compute capability 8.9"));
+    assert_non_null(strstr(tess_error(), "--precision bf16"));
+    end(&o);
+    run_once(&specs[2]);
+}
+
 static void miss(const void *unused)
 {
     (void)unused;
@@ -365,6 +381,7 @@ static void check_refusals(void **state)
 {
     (void)state;
     in_child(refuse, NULL);
+    in_child(refuse_fp8, NULL);
     in_child(miss, NULL);
 }
 
