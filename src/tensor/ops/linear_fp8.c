@@ -416,16 +416,14 @@ static tess_value build_dw(tess_graph *g, const tess_value *in)
     return build_grad(g, in, (linear_fp8_grad_attrs){.dw = true});
 }
 
-/* Zero but for one number of each sign, far apart: what the scale leaves of the small one. */
+/* Zero but for two numbers so far apart that the scale leaves but little of the small one. */
 static void set_far_apart(const tess_operand *in)
 {
-    for (int i = 0; i < 2; i++) {
-        uint16_t *x = in[i].data;
-        const int64_t n = tess_shape_count(&in[i].shape);
-        memset(x, 0, (size_t)n * sizeof *x);
-        x[0] = tess_bf16_from_f32(-3e30f);
-        x[n / 2] = tess_bf16_from_f32(2e27f);
-    }
+    uint16_t *x = in[0].data;
+    const int64_t n = tess_shape_count(&in[0].shape);
+    memset(x, 0, (size_t)n * sizeof *x);
+    x[0] = tess_bf16_from_f32(-3e30f);
+    x[n / 2] = tess_bf16_from_f32(2e26f);
 }
 
 static void set_zero(const tess_operand *in)
