@@ -18,8 +18,8 @@ import tiny
 
 BOUND = 2e-5
 MPIRUN = ["mpirun", "--oversubscribe"]
-# MPI keeps what it allocated until the process ends.
-HERE = dict(OMPI_ALLOW_RUN_AS_ROOT=1, OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1,
+# One host, without ssh; MPI keeps what it allocated until the process ends.
+HERE = dict(OMPI_MCA_plm="isolated", OMPI_ALLOW_RUN_AS_ROOT=1, OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1,
             OMPI_MCA_mpi_yield_when_idle=1, OMPI_MCA_btl_vader_single_copy_mechanism="none",
             ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1")
 

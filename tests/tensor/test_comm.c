@@ -334,7 +334,8 @@ int main(int argc, char **argv)
     if (argc == 2) {
         return run_rank(argv[1]);
     }
-    /* Ranks share cores here, and may run as root. */
+    /* Ranks share cores here, and may run as root, where there is no ssh. */
+    setenv("OMPI_MCA_plm", "isolated", 1);
     setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
     setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
     setenv("OMPI_MCA_mpi_yield_when_idle", "1", 1);
