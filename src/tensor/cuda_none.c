@@ -36,6 +36,12 @@ tess_status tess__nearest_search(tess__nearest *s, const float *queries, int64_t
     return refuse();
 }
 
+int64_t tess__nearest_n_full(const tess__nearest *s)
+{
+    (void)s;
+    return 0;
+}
+
 void tess__nearest_free(tess__nearest *s)
 {
     (void)s;
