@@ -406,17 +406,31 @@ tess_status tess_comm_agree(tess_comm *c, const char *what, uint64_t hash)
 
 /* ---- life ---------------------------------------------------------------------------------- */
 
-/* More than one process, by what launchers say. */
-static bool is_launched(void)
+/* The number of processes, by what launchers say. */
+static int n_launched(void)
 {
-    static const char *const variables[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "WORLD_SIZE"};
+    static const char *const variables[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE",
+                                            "SLURM_STEP_NUM_TASKS", "WORLD_SIZE"};
     for (int64_t i = 0; i < TESS_COUNT(variables); i++) {
         const char *size = getenv(variables[i]);
-        if (size && atoi(size) > 1) {
-            return true;
+        if (size) {
+            return atoi(size);
         }
     }
-    return getenv("SLURM_STEP_NUM_TASKS") && atoi(getenv("SLURM_STEP_NUM_TASKS")) > 1;
+    return 1;
+}
+
+/* MPI alone knows how many there are: a launcher that is not its own leaves each by itself. */
+static tess_status open_mpi(tess_comm *c, int n)
+{
+    TESS_TRY(tess__comm_mpi(&c->self, &c->carrier, &c->rank, &c->size));
+    if (c->size != n) {
+        return TESS_FAIL(TESS_COMM,
+                         "%d processes were started, and MPI sees %d: start them with Open MPI's "
+                         "mpirun, or with srun --mpi=pmix",
+                         n, c->size);
+    }
+    return TESS_OK;
 }
 
 static tess_status gather_places(tess_comm *c)
@@ -445,8 +459,8 @@ tess_status tess_comm_open(const tess_comm_options *o, tess_comm **out)
     }
     c->size = 1;
     c->seconds = o && o->seconds > 0 ? o->seconds : DEFAULT_SECONDS;
-    tess_status st =
-        is_launched() ? tess__comm_mpi(&c->self, &c->carrier, &c->rank, &c->size) : TESS_OK;
+    const int n = n_launched();
+    tess_status st = n > 1 ? open_mpi(c, n) : TESS_OK;
     if (st == TESS_OK && c->carrier) {
         st = gather_places(c);
         c->wire_bytes = 0;

@@ -249,6 +249,18 @@ static void test_alone(void **state)
     tess_comm_close(c);
 }
 
+/* A launcher that MPI does not know: each process would train by itself. */
+static void test_other_launcher(void **state)
+{
+    (void)state;
+    char said[1024] = "";
+    FILE *f = popen("WORLD_SIZE=2 RANK=0 exec timeout 60 /proc/$PPID/exe values 2>&1", "r");
+    assert_non_null(f);
+    said[fread(said, 1, sizeof said - 1, f)] = '\0';
+    assert_int_not_equal(pclose(f), 0);
+    assert_non_null(strstr(said, "2 processes were started, and MPI sees 1"));
+}
+
 static void test_differences(void **state)
 {
     (void)state;
@@ -341,9 +353,10 @@ int main(int argc, char **argv)
     setenv("OMPI_MCA_mpi_yield_when_idle", "1", 1);
     setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 1);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_alone),       cmocka_unit_test(test_values),
-        cmocka_unit_test(test_differences), cmocka_unit_test(test_stopped),
-        cmocka_unit_test(test_killed),      cmocka_unit_test(test_no_orphans),
+        cmocka_unit_test(test_alone),      cmocka_unit_test(test_other_launcher),
+        cmocka_unit_test(test_values),     cmocka_unit_test(test_differences),
+        cmocka_unit_test(test_stopped),    cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_no_orphans),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
