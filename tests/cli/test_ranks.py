@@ -62,6 +62,10 @@ def equal_runs(work):
     for ranks in (2, 4):
         off = apart(one, metrics(work, f"r{ranks}"))
         tiny.check(f"{ranks} ranks: the same losses and norms", off < BOUND, off)
+    for ranks in (1, 2):
+        train(work, f"drops{ranks}", ranks, "--force-patch-dropout", "0.5")
+    off = apart(metrics(work, "drops1"), metrics(work, "drops2"))
+    tiny.check("2 ranks leave out the patches that one does", off < BOUND, off)
     train(work, "again", 2)
     left, right = (tiny.tree(f"{work}/logs/{n}/model") for n in ("r2", "again"))
     tiny.check("the same job twice: the same bytes", left == right and left, (left, right))

@@ -46,13 +46,27 @@ static void vjp(tess_vjp *c)
     c->din[0] = TESS_NODE(c->g, &grad_op, c->attrs, c->dout[0]);
 }
 
-/* Ranks' parts one after the other: of the larger of the two operands. */
+/* Counts of all ranks, then their parts one after the other: of the larger of the two operands. */
 static tess_status prepare(tess_prepare *c)
 {
+    const gather_attrs *a = c->attrs;
     const size_t in = (size_t)tess_shape_count(&c->in[0].shape);
     const size_t out = (size_t)tess_shape_count(&c->out[0].shape);
-    c->scratch_bytes = (in > out ? in : out) * sizeof(float);
+    c->scratch_bytes =
+        (size_t)tess_comm_size(a->comm) * sizeof(int64_t) + (in > out ? in : out) * sizeof(float);
     return TESS_OK;
+}
+
+/* n for every rank; returns where the parts are. */
+static float *fill_counts(const tess_exec *e, int64_t n)
+{
+    const gather_attrs *a = e->attrs;
+    int64_t *counts = e->scratch;
+    const int ranks = tess_comm_size(a->comm);
+    for (int r = 0; r < ranks; r++) {
+        counts[r] = n;
+    }
+    return (float *)(counts + ranks);
 }
 
 /* Row i of rank r in slot k is (r,k,i) by ranks and (k,r,i) by slots. */
@@ -69,19 +83,13 @@ static void permute(const gather_attrs *a, float *by_ranks, float *by_slots, siz
     }
 }
 
-enum { MOST_RANKS = 4096 };
-
 static tess_status cpu(const tess_exec *e)
 {
     const gather_attrs *a = e->attrs;
-    int64_t n_bytes[MOST_RANKS];
     const int64_t n = tess_shape_count(&e->in[0].shape);
-    const int ranks = tess_comm_size(a->comm);
-    for (int r = 0; r < ranks; r++) {
-        n_bytes[r] = n * (int64_t)sizeof(float);
-    }
-    TESS_TRY(tess_comm_all_gather(a->comm, e->in[0].data, n_bytes, e->scratch));
-    permute(a, e->scratch, e->out[0].data, (size_t)(n * ranks), true);
+    float *parts = fill_counts(e, n * (int64_t)sizeof(float));
+    TESS_TRY(tess_comm_all_gather(a->comm, e->in[0].data, e->scratch, parts));
+    permute(a, parts, e->out[0].data, (size_t)(n * tess_comm_size(a->comm)), true);
     return TESS_OK;
 }
 
@@ -96,14 +104,10 @@ static tess_status grad_infer(tess_infer *c)
 static tess_status grad_cpu(const tess_exec *e)
 {
     const gather_attrs *a = e->attrs;
-    int64_t counts[MOST_RANKS];
     const int64_t n = tess_shape_count(&e->out[0].shape);
-    const int ranks = tess_comm_size(a->comm);
-    for (int r = 0; r < ranks; r++) {
-        counts[r] = n;
-    }
-    permute(a, e->scratch, e->in[0].data, (size_t)(n * ranks), false);
-    return tess_comm_reduce_scatter(a->comm, e->scratch, counts, e->out[0].data);
+    float *parts = fill_counts(e, n);
+    permute(a, parts, e->in[0].data, (size_t)(n * tess_comm_size(a->comm)), false);
+    return tess_comm_reduce_scatter(a->comm, parts, e->scratch, e->out[0].data);
 }
 
 static tess_status ref(const tess_exec *e)
@@ -119,7 +123,7 @@ static void print(const void *attrs, tess_buf *out)
     tess_buf_addf(out, "%d ranks, %lld slots", tess_comm_size(a->comm), (long long)a->slots);
 }
 
-/* Alone; several ranks are tests/fusion/test_ranks.c. */
+/* Alone; several ranks are tests/cli/test_ranks.py. */
 static tess_value build_alone(tess_graph *g, const tess_value *in)
 {
     static tess_comm *alone;
