@@ -8,13 +8,17 @@
 #include "tessera/fusion.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 
-/* Of group "param": what group "half" has in its place. */
+/* Of group "param": what a frozen base holds in group "half" alone.  Where all weights are trained
+ * their f32 masters stay beside it. */
 static double given_up(const tess_model *m)
 {
-    int64_t n;
-    tess_store_group(tess_model_store(m), "half", &n);
+    int64_t n = 0;
+    if (tess_model_has_adapters(m)) {
+        tess_store_group(tess_model_store(m), "half", &n);
+    }
     return (double)n * sizeof(float);
 }
 
@@ -57,9 +61,11 @@ static tess_status measure(char **a)
 {
     const int64_t batch = atoll(a[2]), tokens = atoll(a[3]), rank = atoll(a[4]);
     const int64_t steps = atoll(a[7]);
+    const tess_precision precision =
+        strcmp(a[8], "bf16") == 0 ? TESS_PRECISION_BF16 : TESS_PRECISION_F32;
     tess_model *m = NULL;
     tess_trainer *t = NULL;
-    TESS_TRY(tess_model_open(a[1], TESS_PRECISION_AUTO, &m));
+    TESS_TRY(tess_model_open(a[1], precision, &m));
     if (rank > 0) {
         TESS_TRY(tess_model_add_lora(m, &(tess_lora_options){.rank = rank, .target = a[5]}, 1));
         TESS_TRY(tess_model_narrow(m));
@@ -96,8 +102,8 @@ static tess_status measure(char **a)
 
 int main(int argc, char **argv)
 {
-    if (argc != 8) {
-        fprintf(stderr, "lora MODEL_DIR BATCH TOKENS RANK TARGET RECOMPUTE STEPS\n");
+    if (argc != 9) {
+        fprintf(stderr, "lora MODEL_DIR BATCH TOKENS RANK TARGET RECOMPUTE STEPS bf16|f32\n");
         return 2;
     }
     tess_compute_threads(0);

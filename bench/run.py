@@ -129,9 +129,9 @@ def lora(context):
     modes = (('all weights', 0, 'none'), ('q_proj,v_proj', rank, 'q_proj,v_proj'),
              ('all-linear', rank, 'all-linear'))
     rows = []
-    for recompute in (0, 1):
+    for precision, recompute in (('bf16', 0), ('bf16', 1), ('f32', 0), ('f32', 1)):
         found = [json.loads(common.Run([context.program('lora'), model, str(batch), str(tokens),
-                                        str(r), target, str(recompute), '2']).out)
+                                        str(r), target, str(recompute), '2', precision]).out)
                  for _, r, target in modes]
         for (name, _, _), one in zip(modes, found):
             held = one['states_mb'] + one['workspace_mb']
@@ -140,9 +140,9 @@ def lora(context):
                          'held_mb': round(held, 1), 'held_ratio': round(held / whole, 3),
                          'peak_rss_ratio': round(one['peak_rss_mb'] / found[0]['peak_rss_mb'], 3),
                          'step_ratio': round(one['step_s'] / found[0]['step_s'], 2)})
-            common.say('%-14s checkpointing %d: %.0f MB held (%.3f), %.0f MB peak RSS (%.3f)' % (
-                name, recompute, held, rows[-1]['held_ratio'], one['peak_rss_mb'],
-                rows[-1]['peak_rss_ratio']))
+            common.say('%-14s %s, checkpointing %d: %.0f MB held (%.3f), %.0f MB peak RSS (%.3f)'
+                       % (name, precision, recompute, held, rows[-1]['held_ratio'],
+                          one['peak_rss_mb'], rows[-1]['peak_rss_ratio']))
     shutil.rmtree(os.path.join(logs, 'lora'), ignore_errors=True)
     common.write(context, 'lora', {
         'what': 'memory of a training step, ViT-B/32 towers, adapters of rank %d' % rank,
