@@ -518,11 +518,14 @@ int64_t tess_comm_wire_bytes(const tess_comm *c);
 
 TESS_MUST_USE tess_status tess_comm_barrier(tess_comm *c);
 TESS_MUST_USE tess_status tess_comm_broadcast(tess_comm *c, void *data, size_t n_bytes, int root);
-/* x = the sum of all ranks' x, f32; the same bytes on all ranks and in every run. */
-TESS_MUST_USE tess_status tess_comm_all_reduce(tess_comm *c, float *x, int64_t n);
-/* mine (counts[rank]) = this rank's part of the sum of all ranks' x (sum of counts), f32. */
-TESS_MUST_USE tess_status tess_comm_reduce_scatter(tess_comm *c, const float *x,
-                                                   const int64_t *counts, float *mine);
+/* x = the sum of all ranks' x, f32 or bf16: added in f32 in the order of ranks and, for bf16,
+ * rounded once.  So an all_reduce has the bits of a reduce_scatter and an all_gather, and every run
+ * the same. */
+TESS_MUST_USE tess_status tess_comm_all_reduce(tess_comm *c, void *x, tess_dtype dtype, int64_t n);
+/* mine (counts[rank]) = this rank's part of the sum of all ranks' x (sum of counts).  `mine` may
+ * lie in its place in x, the rest of which stays as it is. */
+TESS_MUST_USE tess_status tess_comm_reduce_scatter(tess_comm *c, const void *x, tess_dtype dtype,
+                                                   const int64_t *counts, void *mine);
 /* all = every rank's n_bytes[rank] bytes, in the order of ranks.  `mine` may lie in its place. */
 TESS_MUST_USE tess_status tess_comm_all_gather(tess_comm *c, const void *mine,
                                                const int64_t *n_bytes, void *all);

@@ -107,7 +107,7 @@ static tess_status sum_gradients(tess_trainer *t)
 {
     int64_t n;
     float *grad = tess_store_group(t->model->store, "grad", &n);
-    return t->o.comm ? tess_comm_all_reduce(t->o.comm, grad, n) : TESS_OK;
+    return t->o.comm ? tess_comm_all_reduce(t->o.comm, grad, TESS_F32, n) : TESS_OK;
 }
 
 tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step, float *out_norm)

@@ -18,18 +18,13 @@
 #define DEFAULT_SECONDS 600.0
 #define GRACE_SECONDS   2.0 /* for notes, once the limit has passed; twice that for their answer */
 
-struct tess_comm {
-    const tess_carrier *carrier; /* NULL: alone */
-    void *self;
-    int rank, size;
-    double seconds;
-    int64_t n_calls, wire_bytes;
-    tess_place *places; /* (R) */
-    bool failed;
-};
-
 static const char *const names[TESS_COLLECTIVE_COUNT] = {
-    "barrier", "broadcast", "all_reduce", "reduce_scatter", "all_gather", "agree"};
+    "barrier", "broadcast", "all_reduce", "reduce_scatter", "all_gather", "agree", "exchange"};
+
+static bool is_sum(const tess_call *call)
+{
+    return call->kind == TESS_ALL_REDUCE || call->kind == TESS_REDUCE_SCATTER;
+}
 
 /* ---- words --------------------------------------------------------------------------------- */
 
@@ -40,9 +35,7 @@ static void print_call(const tess_comm *c, const tess_call *call, char *out, siz
         snprintf(out, n_bytes, "barrier (#%lld)", (long long)c->n_calls);
     } else {
         snprintf(out, n_bytes, "%s of %lld %s (#%lld)", names[call->kind], (long long)call->n,
-                 call->kind == TESS_ALL_REDUCE || call->kind == TESS_REDUCE_SCATTER ? "f32"
-                                                                                    : "bytes",
-                 (long long)c->n_calls);
+                 is_sum(call) ? tess_dtype_name(call->dtype) : "bytes", (long long)c->n_calls);
     }
 }
 
@@ -221,7 +214,8 @@ static tess_status fail_within(tess_comm *c, const char *what)
 
 static uint64_t hash_call(const tess_comm *c, const tess_call *call)
 {
-    const int64_t words[] = {c->n_calls, (int64_t)call->kind, call->root, call->n};
+    const int64_t words[] = {c->n_calls, (int64_t)call->kind, call->root, call->n,
+                             (int64_t)call->dtype};
     const uint64_t hash = tess_hash64(words, sizeof words, 0);
     return call->counts ? tess_hash64(call->counts, (size_t)c->size * sizeof *call->counts, hash)
                         : hash;
@@ -293,14 +287,14 @@ static tess_status meet(tess_comm *c, uint64_t hash, const char *what)
 
 static int64_t wire(const tess_comm *c, const tess_call *call)
 {
-    const int64_t n_bytes =
-        call->n * (call->kind == TESS_ALL_REDUCE || call->kind == TESS_REDUCE_SCATTER ? 4 : 1);
-    const int64_t mine = call->counts ? call->counts[c->rank] : 0;
+    const int64_t width = is_sum(call) ? (int64_t)tess_dtype_bytes(call->dtype) : 1;
+    const int64_t n_bytes = call->n * width;
+    const int64_t mine = call->counts ? call->counts[c->rank] * width : 0;
     switch (call->kind) {
     case TESS_ALL_REDUCE:
         return 2 * n_bytes * (c->size - 1) / c->size;
     case TESS_REDUCE_SCATTER:
-        return n_bytes - 4 * mine;
+        return n_bytes - mine;
     case TESS_ALL_GATHER:
         return mine * (c->size - 1);
     case TESS_BROADCAST:
@@ -308,6 +302,12 @@ static int64_t wire(const tess_comm *c, const tess_call *call)
     default:
         return 0;
     }
+}
+
+tess_status tess__comm_carry(tess_comm *c, const tess_call *call, bool *out_done)
+{
+    TESS_TRY(c->carrier->begin(c->self, call));
+    return wait_for(c, c->carrier->poll, c->seconds, out_done);
 }
 
 static tess_status run_call(tess_comm *c, const tess_call *call)
@@ -320,9 +320,8 @@ static tess_status run_call(tess_comm *c, const tess_call *call)
     c->n_calls++;
     print_call(c, call, what, sizeof what);
     tess_status st = meet(c, hash_call(c, call), what);
-    st = st || call->kind == TESS_BARRIER ? st : c->carrier->begin(c->self, call);
     if (st == TESS_OK && call->kind != TESS_BARRIER) {
-        st = wait_for(c, c->carrier->poll, c->seconds, &done);
+        st = is_sum(call) ? tess__comm_sum(c, call, &done) : tess__comm_carry(c, call, &done);
         st = st || done ? st : fail_within(c, what);
     }
     c->failed = c->failed || st != TESS_OK;
@@ -342,10 +341,19 @@ tess_status tess_comm_broadcast(tess_comm *c, void *data, size_t n_bytes, int ro
     return c->carrier ? run_call(c, &call) : TESS_OK;
 }
 
-tess_status tess_comm_all_reduce(tess_comm *c, float *x, int64_t n)
+static tess_status check_sum(tess_dtype dtype)
 {
-    return c->carrier ? run_call(c, &(tess_call){.kind = TESS_ALL_REDUCE, .n = n, .to = x})
-                      : TESS_OK;
+    return dtype == TESS_F32 || dtype == TESS_BF16
+               ? TESS_OK
+               : TESS_FAIL(TESS_INVALID, "a sum over ranks: expected f32 or bf16, found %s",
+                           tess_dtype_name(dtype));
+}
+
+tess_status tess_comm_all_reduce(tess_comm *c, void *x, tess_dtype dtype, int64_t n)
+{
+    TESS_TRY(check_sum(dtype));
+    const tess_call call = {.kind = TESS_ALL_REDUCE, .n = n, .dtype = dtype, .to = x};
+    return c->carrier ? run_call(c, &call) : TESS_OK;
 }
 
 static int64_t sum_of(const tess_comm *c, const int64_t *counts)
@@ -357,17 +365,19 @@ static int64_t sum_of(const tess_comm *c, const int64_t *counts)
     return sum;
 }
 
-tess_status tess_comm_reduce_scatter(tess_comm *c, const float *x, const int64_t *counts,
-                                     float *mine)
+tess_status tess_comm_reduce_scatter(tess_comm *c, const void *x, tess_dtype dtype,
+                                     const int64_t *counts, void *mine)
 {
+    TESS_TRY(check_sum(dtype));
     if (!c->carrier) {
         if (mine != x) {
-            memmove(mine, x, (size_t)counts[0] * sizeof *x);
+            memmove(mine, x, (size_t)counts[0] * tess_dtype_bytes(dtype));
         }
         return TESS_OK;
     }
     return run_call(c, &(tess_call){.kind = TESS_REDUCE_SCATTER,
                                     .n = sum_of(c, counts),
+                                    .dtype = dtype,
                                     .counts = counts,
                                     .from = x,
                                     .to = mine});
@@ -483,6 +493,7 @@ void tess_comm_close(tess_comm *c)
         c->carrier->close(c->self, !c->failed && tess_comm_barrier(c) == TESS_OK);
     }
     tess_free(c->places);
+    tess_free(c->scratch);
     tess_free(c);
 }
 

@@ -5,12 +5,6 @@
 
 #include "tessera/tensor.h"
 
-/* Counts of ranks; a rank's place in a shared run of parts. */
-typedef struct tess_parts {
-    const int64_t *n;
-    int64_t total;
-} tess_parts;
-
 typedef enum tess_collective {
     TESS_BARRIER,
     TESS_BROADCAST,
@@ -18,21 +12,29 @@ typedef enum tess_collective {
     TESS_REDUCE_SCATTER,
     TESS_ALL_GATHER,
     TESS_AGREE,
+    TESS_EXCHANGE, /* a part of a sum: each rank has a piece for each other */
     TESS_COLLECTIVE_COUNT,
 } tess_collective;
+
+typedef struct tess_span {
+    void *data;
+    int64_t n_bytes;
+} tess_span;
 
 /* A collective, as it is compared across ranks and handed to a carrier. */
 typedef struct tess_call {
     tess_collective kind;
     int root;
-    int64_t n;             /* bytes, or f32 numbers for sums; of all parts together */
+    int64_t n;             /* bytes, or numbers for sums; of all parts together */
+    tess_dtype dtype;      /* of sums */
     const int64_t *counts; /* (R) of parts, or NULL */
     const void *from;
     void *to;
+    const tess_span *sends, *receives; /* (R) of an exchange; a rank's own are not used */
 } tess_call;
 
 /* All begin something and return; `poll` says whether it is done.  One call is under way at a time,
- * and one of control beside it. */
+ * and one of control beside it.  Sums are made of exchanges and all_gathers: see comm_sum.c. */
 typedef struct tess_carrier {
     tess_status (*begin)(void *self, const tess_call *call);
     tess_status (*poll)(void *self, bool *out_done);
@@ -53,6 +55,23 @@ typedef struct tess_place {
     char host[TESS_HOST_BYTES];
     int64_t pid;
 } tess_place;
+
+struct tess_comm {
+    const tess_carrier *carrier; /* NULL: alone */
+    void *self;
+    int rank, size;
+    double seconds;
+    int64_t n_calls, wire_bytes;
+    tess_place *places; /* (R) */
+    uint8_t *scratch;   /* of sums */
+    size_t cap_scratch;
+    bool failed;
+};
+
+/* Hands a call to the carrier and waits; TESS_OK with *out_done false: the time is up. */
+tess_status tess__comm_carry(tess_comm *c, const tess_call *call, bool *out_done);
+/* The same for TESS_ALL_REDUCE and TESS_REDUCE_SCATTER: comm_sum.c. */
+tess_status tess__comm_sum(tess_comm *c, const tess_call *call, bool *out_done);
 
 /* comm_mpi.c: what mpirun or srun started.  TESS_COMM with what to install; comm_none.c where the
  * program was built without mpi.h. */

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define NOTE_TAG     7
+#define EXCHANGE_TAG 8
 #define MOST_AT_ONCE ((int64_t)1 << 28) /* a count is an int */
 
 #define FUNCTIONS(X)                                                                               \
@@ -26,16 +27,15 @@
     X(Ibcast)                                                                                      \
     X(Init_thread)                                                                                 \
     X(Iprobe)                                                                                      \
-    X(Ireduce_scatter)                                                                             \
+    X(Irecv)                                                                                       \
     X(Isend)                                                                                       \
     X(Recv)                                                                                        \
-    X(Test)
+    X(Test)                                                                                        \
+    X(Testall)
 #define HANDLES(X)                                                                                 \
     X(MPI_Comm, ompi_mpi_comm_world)                                                               \
     X(MPI_Datatype, ompi_mpi_byte)                                                                 \
-    X(MPI_Datatype, ompi_mpi_float)                                                                \
     X(MPI_Datatype, ompi_mpi_uint64_t)                                                             \
-    X(MPI_Op, ompi_mpi_op_sum)                                                                     \
     X(MPI_Op, ompi_mpi_op_min)                                                                     \
     X(MPI_Errhandler, ompi_mpi_errors_return)                                                      \
     X(MPI_Request, ompi_request_null)
@@ -63,6 +63,7 @@ typedef struct job {
     tess_call what;
     int64_t at; /* how much of a call is done, counted over all parts */
     int *counts, *places;
+    MPI_Request *pieces; /* (2R) of an exchange */
     uint64_t *to_range, sent[2], met[2];
     note *notes;
 } job;
@@ -129,8 +130,9 @@ static tess_status set_up(job *j)
     TESS_TRY(check(mpi.Comm_size(j->data, &j->size), "MPI_Comm_size"));
     j->counts = tess_alloc_array((size_t)j->size, sizeof *j->counts);
     j->places = tess_alloc_array((size_t)j->size, sizeof *j->places);
+    j->pieces = tess_alloc_array((size_t)j->size * 2, sizeof *j->pieces);
     j->call = j->range = mpi.ompi_request_null;
-    return j->counts && j->places ? TESS_OK : TESS_NOMEM;
+    return j->counts && j->places && j->pieces ? TESS_OK : TESS_NOMEM;
 }
 
 /* ---- a collective, piece by piece ---------------------------------------------------------- */
@@ -157,13 +159,6 @@ static int64_t offset_of(const int64_t *counts, int rank)
     return begin;
 }
 
-/* Elements of the parts before total element `at` that are this rank's. */
-static int64_t mine_before(const job *j, int64_t at)
-{
-    const int64_t n = at - offset_of(j->what.counts, j->rank), all = j->what.counts[j->rank];
-    return n < 0 ? 0 : n < all ? n : all;
-}
-
 static int begin_piece(job *j, int64_t n)
 {
     const tess_call *c = &j->what;
@@ -171,14 +166,6 @@ static int begin_piece(job *j, int64_t n)
     case TESS_BROADCAST:
         return mpi.Ibcast((char *)c->to + j->at, (int)n, mpi.ompi_mpi_byte, c->root, j->data,
                           &j->call);
-    case TESS_ALL_REDUCE:
-        return mpi.Iallreduce(MPI_IN_PLACE, (float *)c->to + j->at, (int)n, mpi.ompi_mpi_float,
-                              mpi.ompi_mpi_op_sum, j->data, &j->call);
-    case TESS_REDUCE_SCATTER:
-        cut(j, j->at, n);
-        return mpi.Ireduce_scatter((const float *)c->from + j->at,
-                                   (float *)c->to + mine_before(j, j->at), j->counts,
-                                   mpi.ompi_mpi_float, mpi.ompi_mpi_op_sum, j->data, &j->call);
     default: /* parts are in their places, see begin */
         cut(j, j->at, n);
         return mpi.Iallgatherv(MPI_IN_PLACE, 0, mpi.ompi_mpi_byte, (char *)c->to + j->at, j->counts,
@@ -194,11 +181,35 @@ static tess_status next_piece(job *j)
     return TESS_OK;
 }
 
+/* Pieces are shorter than MOST_AT_ONCE. */
+static tess_status begin_exchange(job *j)
+{
+    for (int r = 0; r < j->size; r++) {
+        const tess_span *out = &j->what.sends[r], *in = &j->what.receives[r];
+        MPI_Request *request = &j->pieces[2 * r];
+        request[0] = request[1] = mpi.ompi_request_null;
+        if (r != j->rank && in->n_bytes > 0) {
+            TESS_TRY(check(mpi.Irecv(in->data, (int)in->n_bytes, mpi.ompi_mpi_byte, r, EXCHANGE_TAG,
+                                     j->data, &request[0]),
+                           "receiving a piece"));
+        }
+        if (r != j->rank && out->n_bytes > 0) {
+            TESS_TRY(check(mpi.Isend(out->data, (int)out->n_bytes, mpi.ompi_mpi_byte, r,
+                                     EXCHANGE_TAG, j->data, &request[1]),
+                           "sending a piece"));
+        }
+    }
+    return TESS_OK;
+}
+
 static tess_status begin(void *self, const tess_call *call)
 {
     job *j = self;
     j->what = *call;
     j->at = 0;
+    if (call->kind == TESS_EXCHANGE) {
+        return begin_exchange(j);
+    }
     if (call->kind == TESS_ALL_GATHER) {
         char *place = (char *)call->to + offset_of(call->counts, j->rank);
         memmove(place, call->from, (size_t)call->counts[j->rank]);
@@ -214,9 +225,21 @@ static tess_status test(MPI_Request *request, bool *out_done)
     return TESS_OK;
 }
 
+static tess_status poll_exchange(job *j, bool *out_done)
+{
+    int done = 0;
+    TESS_TRY(check(mpi.Testall(2 * j->size, j->pieces, &done, MPI_STATUSES_IGNORE),
+                   "exchanging pieces"));
+    *out_done = done != 0;
+    return TESS_OK;
+}
+
 static tess_status poll(void *self, bool *out_done)
 {
     job *j = self;
+    if (j->what.kind == TESS_EXCHANGE) {
+        return poll_exchange(j, out_done);
+    }
     TESS_TRY(test(&j->call, out_done));
     if (*out_done && j->at < j->what.n) {
         *out_done = false;
@@ -303,6 +326,7 @@ static void close_job(void *self, bool together)
     if (together) {
         tess_free(j->counts);
         tess_free(j->places);
+        tess_free(j->pieces);
         tess_free(j);
     }
 }
@@ -332,6 +356,7 @@ tess_status tess__comm_mpi(void **out_self, const tess_carrier **out, int *out_r
     if (st) {
         tess_free(j ? j->counts : NULL);
         tess_free(j ? j->places : NULL);
+        tess_free(j ? j->pieces : NULL);
         tess_free(j);
         return st;
     }

@@ -510,7 +510,7 @@ static tess_status share_clock(tess_run *r, bool *out_stop)
 {
     float x[2] = {(float)(tess_cancelled != 0),
                   r->rank == 0 ? (float)(tess_seconds() - r->started) : 0.0f};
-    TESS_TRY(r->n_ranks > 1 ? tess_comm_all_reduce(r->o.comm, x, 2) : TESS_OK);
+    TESS_TRY(r->n_ranks > 1 ? tess_comm_all_reduce(r->o.comm, x, TESS_F32, 2) : TESS_OK);
     r->elapsed = r->n_ranks > 1 ? (double)x[1] : tess_seconds() - r->started;
     *out_stop = x[0] > 0;
     return TESS_OK;

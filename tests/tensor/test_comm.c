@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,31 +29,86 @@ enum { LIMIT = 1 }; /* seconds of a wait, where one is to pass */
         }                                                                                          \
     } while (0)
 
-static int check_sums(tess_comm *c)
+/* What rank r has at i: sums of such numbers in f32 depend on their order. */
+static float number(int r, int64_t i)
 {
-    enum { N = 1003 };
-    const int rank = tess_comm_rank(c), size = tess_comm_size(c);
-    float x[N], mine[N] = {0};
-    int64_t counts[8] = {0}, left = N, begin = 0;
-    for (int i = 0; i < N; i++) {
-        x[i] = (float)(i * (rank + 1));
-    }
+    const uint64_t hash = tess_hash64(&i, sizeof i, (uint64_t)r);
+    return ldexpf((float)(hash % 2000) - 1000.0f, (int)(hash >> 32) % 20);
+}
+
+/* Element i of the sum: from rank 0 on, in f32, rounded once. */
+static float sum_at(int size, tess_dtype dtype, int64_t i)
+{
+    float sum = 0;
     for (int r = 0; r < size; r++) {
-        counts[r] = r == size - 1 ? left : r == 1 ? 0 : 100 + r; /* uneven; one has nothing */
+        const float x = number(r, i);
+        sum += dtype == TESS_BF16 ? tess_f32_from_bf16(tess_bf16_from_f32(x)) : x;
+    }
+    return dtype == TESS_BF16 ? tess_f32_from_bf16(tess_bf16_from_f32(sum)) : sum;
+}
+
+static float get(const void *x, tess_dtype dtype, int64_t i)
+{
+    return dtype == TESS_BF16 ? tess_f32_from_bf16(((const uint16_t *)x)[i])
+                              : ((const float *)x)[i];
+}
+
+static void fill(void *x, tess_dtype dtype, int rank, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (dtype == TESS_BF16) {
+            ((uint16_t *)x)[i] = tess_bf16_from_f32(number(rank, i));
+        } else {
+            ((float *)x)[i] = number(rank, i);
+        }
+    }
+}
+
+/* Uneven parts, of which one is empty, and the last takes several rounds; once beside x and once in
+ * its place. */
+static int check_sums_of(tess_comm *c, tess_dtype dtype, int64_t n, void *x, void *mine)
+{
+    const int rank = tess_comm_rank(c), size = tess_comm_size(c);
+    const int64_t width = (int64_t)tess_dtype_bytes(dtype), before = tess_comm_wire_bytes(c);
+    int64_t counts[8] = {0}, left = n, begin = 0;
+    for (int r = 0; r < size; r++) {
+        counts[r] = r == size - 1 ? left : r == 1 ? 0 : 100 + r;
         begin += r < rank ? counts[r] : 0;
         left -= counts[r];
     }
-    NEED(tess_comm_reduce_scatter(c, x, counts, mine) == TESS_OK);
+    fill(x, dtype, rank, n);
+    NEED(tess_comm_reduce_scatter(c, x, dtype, counts, mine) == TESS_OK);
+    void *place = (char *)x + begin * width;
+    NEED(tess_comm_reduce_scatter(c, x, dtype, counts, place) == TESS_OK);
+    NEED(memcmp(mine, place, (size_t)(counts[rank] * width)) == 0);
     for (int64_t i = 0; i < counts[rank]; i++) {
-        NEED(mine[i] == (float)((begin + i) * size * (size + 1) / 2));
+        NEED(get(mine, dtype, i) == sum_at(size, dtype, begin + i));
     }
-    NEED(tess_comm_all_reduce(c, x, N) == TESS_OK);
-    for (int i = 0; i < N; i++) {
-        NEED(x[i] == (float)(i * size * (size + 1) / 2));
+    for (int64_t i = 0; i < begin; i++) {
+        NEED(dtype == TESS_BF16 || get(x, dtype, i) == number(rank, i));
     }
-    const int64_t n = N * 4, part = counts[rank] * 4;
-    NEED(tess_comm_wire_bytes(c) == (size > 1 ? n - part + 2 * n * (size - 1) / size : 0));
+    fill(x, dtype, rank, n);
+    NEED(tess_comm_all_reduce(c, x, dtype, n) == TESS_OK);
+    for (int64_t i = 0; i < n; i++) {
+        NEED(get(x, dtype, i) == sum_at(size, dtype, i));
+    }
+    const int64_t all = n * width, part = counts[rank] * width;
+    NEED(tess_comm_wire_bytes(c) - before ==
+         (size > 1 ? 2 * (all - part) + 2 * all * (size - 1) / size : 0));
     return 0;
+}
+
+static int check_sums(tess_comm *c)
+{
+    enum { N = 1300003 };
+    float *x = tess_alloc_array(N, sizeof *x), *mine = tess_alloc_array(N, sizeof *mine);
+    const int failed = !x || !mine || check_sums_of(c, TESS_F32, N, x, mine) ||
+                       check_sums_of(c, TESS_BF16, N, x, mine) ||
+                       check_sums_of(c, TESS_F32, 500, x, mine);
+    tess_free(x);
+    tess_free(mine);
+    NEED(tess_comm_all_reduce(c, &(int32_t){1}, TESS_I32, 1) == TESS_INVALID);
+    return failed;
 }
 
 static int check_bytes(tess_comm *c)
@@ -88,14 +144,14 @@ static int values(tess_comm *c)
 static int differ(tess_comm *c)
 {
     float x[8] = {0};
-    return tess_comm_all_reduce(c, x, 4 + (tess_comm_rank(c) == 1)) != TESS_OK;
+    return tess_comm_all_reduce(c, x, TESS_F32, 4 + (tess_comm_rank(c) == 1)) != TESS_OK;
 }
 
 static int other_call(tess_comm *c)
 {
     float x[8] = {0};
-    return (tess_comm_rank(c) == 2 ? tess_comm_barrier(c) : tess_comm_all_reduce(c, x, 4)) !=
-           TESS_OK;
+    return (tess_comm_rank(c) == 2 ? tess_comm_barrier(c)
+                                   : tess_comm_all_reduce(c, x, TESS_F32, 4)) != TESS_OK;
 }
 
 static int other_settings(tess_comm *c)
@@ -106,13 +162,13 @@ static int other_settings(tess_comm *c)
 static int raise_at(tess_comm *c, int rank, int signal)
 {
     float x[8] = {0};
-    if (tess_comm_all_reduce(c, x, 8) != TESS_OK) {
+    if (tess_comm_all_reduce(c, x, TESS_F32, 8) != TESS_OK) {
         return 1;
     }
     if (tess_comm_rank(c) == rank) {
         raise(signal);
     }
-    return tess_comm_all_reduce(c, x, 8) != TESS_OK;
+    return tess_comm_all_reduce(c, x, TESS_F32, 8) != TESS_OK;
 }
 
 static int stop_one(tess_comm *c)
@@ -143,7 +199,7 @@ static int stop_within(tess_comm *c)
     }
     tess_status st = x ? TESS_OK : TESS_NOMEM;
     while (st == TESS_OK) {
-        st = tess_comm_all_reduce(c, x, N);
+        st = tess_comm_all_reduce(c, x, TESS_F32, N);
     }
     tess_free(x);
     return 1;

@@ -107,7 +107,7 @@ static tess_status grad_cpu(const tess_exec *e)
     const int64_t n = tess_shape_count(&e->out[0].shape);
     float *parts = fill_counts(e, n);
     permute(a, parts, e->in[0].data, (size_t)(n * tess_comm_size(a->comm)), false);
-    return tess_comm_reduce_scatter(a->comm, parts, e->scratch, e->out[0].data);
+    return tess_comm_reduce_scatter(a->comm, parts, TESS_F32, e->scratch, e->out[0].data);
 }
 
 static tess_status ref(const tess_exec *e)
