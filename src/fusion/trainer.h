@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The insides of a trainer: trainer.c builds its micro-step's plans, trainer_update.c its update's,
- * trainer_run.c runs them. */
+/* The insides of a trainer: trainer.c builds its micro-step's plans, trainer_loss.c what is in them
+ * of the objectives, trainer_update.c the update's plan; trainer_run.c runs them. */
 #ifndef TESSERA_FUSION_TRAINER_H
 #define TESSERA_FUSION_TRAINER_H
 
@@ -50,6 +50,10 @@ bool tess__trainer_locks(const tess_trainer *t, const char *name);
 bool tess__trainer_locks_any(const tess_trainer *t);
 /* K': how many rows of a picture a step sees. */
 int64_t tess__trainer_kept(const tess_trainer *t);
+/* The micro-step's loss, divided by tess__trainer_parts, of features image (B,Z), 0 where it sees
+ * none, and text (K*B,Z). */
+tess_value tess__trainer_loss(tess_graph *g, const tess_trainer *t, tess_value image,
+                              tess_value text);
 /* The micro-step's plan for so many token rows; built where it is not there. */
 tess_status tess__trainer_find(tess_trainer *t, int64_t rows, tess__step_plan **out);
 tess_status tess__trainer_build_update(tess_trainer *t);
