@@ -218,6 +218,7 @@ $(foreach f,$(FLOORS),$(eval $(call fuzz_rule,$f)))
 fuzz: $(FUZZ)
 
 # The benches' programs: bench/<name>.c, each linked with one floor's archives.
+BENCH_contrast := fusion
 BENCH_decode   := vision
 BENCH_gpu_contrast := fusion
 BENCH_gpu_embed := train
