@@ -2,7 +2,9 @@
 /* What a training step of a model holds in memory and takes, with all weights trained or with an
  * adapter.
  *
- *   lora MODEL_DIR BATCH TOKENS RANK TARGET RECOMPUTE STEPS     RANK 0: all weights
+ *   lora MODEL_DIR BATCH TOKENS RANK TARGET RECOMPUTE STEPS bf16|f32
+ *
+ * RANK 0: all weights.  RECOMPUTE: a tess_recompute (1: blocks, 2: activations).
  *
  * Pictures and captions are noise: they decide neither.  One JSON line. */
 #include "tessera/fusion.h"
@@ -77,7 +79,7 @@ static tess_status measure(char **a)
                                                       .beta1 = 0.9f,
                                                       .beta2 = 0.98f,
                                                       .eps = 1e-6f,
-                                                      .recompute = atoi(a[6]) != 0},
+                                                      .recompute = (tess_recompute)atoi(a[6])},
                               &t));
     tess_micro_batch b;
     fill(&b, batch, tokens, tess_model_image_size(m));

@@ -297,10 +297,10 @@ typedef struct tess_trainer_options {
     /* The hidden matrices (of attention and MLPs) by Muon, the rest by AdamW; see tess_muon. */
     bool muon;
     float muon_momentum, muon_lr; /* muon_lr: its rate as a part of lr */
-    bool recompute;
-    bool lock_image, lock_text; /* frozen towers get no gradient */
-    bool raw_pictures;          /* pictures come decoded, and the device resizes them */
-    tess_distill distill;       /* the text tower alone is run and trained; no pictures */
+    tess_recompute recompute;     /* within the blocks of both towers */
+    bool lock_image, lock_text;   /* frozen towers get no gradient */
+    bool raw_pictures;            /* pictures come decoded, and the device resizes them */
+    tess_distill distill;         /* the text tower alone is run and trained; no pictures */
     /* The part of each picture's patches that a step leaves out (FLIP: Li et al. 2023), 0 to below
      * 1; which ones, the seed and the picture's place in the run decide.  Embedding sees all. */
     double patch_dropout;

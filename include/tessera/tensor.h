@@ -68,8 +68,8 @@ void tess_graph_print(const tess_graph *g, tess_buf *out);
 /* Module path: scopes join with dots; operators are named by the scope they are built in. */
 void tess_scope_push(tess_graph *g, const char *fmt, ...) TESS_PRINTF(2, 3);
 void tess_scope_pop(tess_graph *g);
-/* Values made in this scope (until its pop) are computed again for the backward pass rather than
- * kept, once tess_graph_recompute has run. */
+/* Values made in this scope (until its pop) may be computed again for the backward pass rather than
+ * kept: tess_graph_recompute says which of them. */
 void tess_scope_recompute(tess_graph *g);
 
 tess_dtype tess_value_dtype(const tess_graph *g, tess_value v);
@@ -319,10 +319,17 @@ void tess_muon(tess_graph *g, tess_value param, tess_value grad, tess_value m, t
 TESS_MUST_USE tess_status tess_graph_grad(tess_graph *g, const tess_value *y, const tess_value *dy,
                                           int64_t n_y, const tess_value *wrt, int64_t n_wrt,
                                           tess_value *out);
-/* A new graph in which values of recompute scopes are cloned beside their first backward use.
+/* What of a recompute scope is computed again (Chen et al. 2016; selective: Korthikanti et al.
+ * 2022). */
+typedef enum tess_recompute {
+    TESS_RECOMPUTE_OFF,
+    TESS_RECOMPUTE_FULL,      /* all that does not leave it: about a third more FLOPs */
+    TESS_RECOMPUTE_SELECTIVE, /* what takes one pass over memory: LayerNorms, activations */
+} tess_recompute;
+/* A new graph in which such values are cloned beside their first backward use.
  * map (old value -> new value, tess_graph_n_values entries) may be NULL. */
-TESS_MUST_USE tess_status tess_graph_recompute(const tess_graph *g, tess_graph **out,
-                                               tess_value *map);
+TESS_MUST_USE tess_status tess_graph_recompute(const tess_graph *g, tess_recompute what,
+                                               tess_graph **out, tess_value *map);
 int64_t tess_graph_n_values(const tess_graph *g); /* ids are below this */
 
 /* ---- store -------------------------------------------------------------------------------- */

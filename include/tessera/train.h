@@ -64,7 +64,9 @@ typedef struct tess_train_options {
     int64_t warmup;                /* steps, linear */
     const char *lr_scheduler;      /* cosine | const */
     double lr_min;                 /* the cosine's end, as a part of lr */
-    bool grad_checkpointing, lock_image, lock_text;
+    bool grad_checkpointing;       /* TESS_RECOMPUTE_FULL */
+    bool recompute_activations;    /* TESS_RECOMPUTE_SELECTIVE */
+    bool lock_image, lock_text;
     bool stochastic_rounding; /* of the weights' bf16 copies; see tess_adamw */
     /* Rank 1 or more: the model, a directory, stays as it is and an adapter is trained instead. The
      * run directory gets adapter/, and model/ is the two merged; checkpoints hold the adapter. */

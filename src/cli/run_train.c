@@ -95,6 +95,7 @@ static tess_train_options options_of(const cli_train_values *v, const char *dir,
         .lr_scheduler = v->scheduler,
         .lr_min = v->lr_min,
         .grad_checkpointing = v->grad_checkpointing,
+        .recompute_activations = v->recompute_activations,
         .deterministic = v->deterministic,
         .lock_image = v->lock_image,
         .lock_text = v->lock_text,
@@ -185,6 +186,10 @@ tess_status cli_run_train(cli_command *cmd)
     }
     if ((v->epochs > 0) + (v->steps > 0) + (v->seconds > 0) != 1) {
         return cli_usage_error(cmd, "say how long: one of --epochs, --steps and --max-seconds");
+    }
+    if (v->grad_checkpointing && v->recompute_activations) {
+        return cli_usage_error(cmd, "--grad-checkpointing computes whole blocks again, activations "
+                                    "among them: leave --recompute-activations out");
     }
     if (v->resume && !v->name) {
         return cli_usage_error(cmd, "--resume needs the --name of the run to go on with");

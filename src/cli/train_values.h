@@ -21,8 +21,8 @@ typedef struct cli_train_values {
     double lora_alpha, rank_timeout;
     bool rslora;
     bool stochastic_rounding;
-    bool aug_flip, grad_checkpointing, lock_image, lock_text, delete_previous, debug, profile,
-        deterministic;
+    bool aug_flip, grad_checkpointing, recompute_activations, lock_image, lock_text,
+        delete_previous, debug, profile, deterministic;
 } cli_train_values;
 
 /* cmd->values are cli_train_values. */

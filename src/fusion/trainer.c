@@ -127,11 +127,11 @@ static tess_status build_graph(const tess_trainer *t, int64_t rows, tess_graph *
     return add_gradients(g, t, *loss);
 }
 
-static tess_status apply_recompute(tess__step_plan *p)
+static tess_status apply_recompute(tess__step_plan *p, tess_recompute what)
 {
     tess_graph *redone = NULL;
     tess_value *map = tess_alloc_array((size_t)tess_graph_n_values(p->graph), sizeof *map);
-    tess_status st = map ? tess_graph_recompute(p->graph, &redone, map) : TESS_NOMEM;
+    tess_status st = map ? tess_graph_recompute(p->graph, what, &redone, map) : TESS_NOMEM;
     if (st == TESS_OK) {
         p->loss = map[p->loss];
         tess_graph_free(p->graph);
@@ -156,7 +156,7 @@ static tess_status build_step(tess_trainer *t, tess__step_plan *p)
     }
     TESS_TRY(build_graph(t, p->rows, p->graph, &p->loss));
     if (t->o.recompute) {
-        TESS_TRY(apply_recompute(p));
+        TESS_TRY(apply_recompute(p, t->o.recompute));
     }
     TESS_TRY(tess__graph_fuse(&p->graph, &p->loss, tess__model_device(t->model)));
     TESS_TRY(tess_plan_build(p->graph, &p->loss, 1, tess__model_device(t->model), t->model->store,

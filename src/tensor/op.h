@@ -93,6 +93,7 @@ typedef enum tess_op_flags {
     TESS_OP_VIEW = 2,   /* output 0 is input 0 under another shape: no code, no memory */
     TESS_OP_LEAF = 4,   /* input or state: bound, not computed */
     TESS_OP_ROUNDS = 8, /* bf16: rounds to bf16 within too, what a product multiplies next */
+    TESS_OP_CHEAP = 16, /* one pass over memory: may be computed again rather than kept */
 } tess_op_flags;
 
 /* The operator's ONNX form; tensor/onnx.h.  Returns the name of output 0. */

@@ -6,6 +6,7 @@
  * below it.  The new graph is a copy in which a backward node that wants a value that is not kept
  * gets a clone of its producer, placed just before that node; the clone's own inputs are cloned
  * likewise until a kept value is reached.  A clone is made once and shared by later backward uses.
+ * Selective recompute keeps products as well, and clones only what one pass over memory makes.
  */
 #include "tensor/graph.h"
 
@@ -14,6 +15,7 @@
 typedef struct pass {
     const tess_graph *from;
     tess_graph *to;
+    tess_recompute what;
     tess_value *kept;   /* old value -> first copy */
     tess_value *redone; /* old value -> clone for the backward pass */
     bool *leaves;       /* old value: used by a forward node outside its recompute scope */
@@ -50,18 +52,24 @@ static void redo(pass *p, const tess_node *n)
     p->to->in_backward = false;
 }
 
+static bool is_kept(const pass *p, tess_value v)
+{
+    const tess_node *n = tess__value_node(p->from, v);
+    const bool may_go = p->what == TESS_RECOMPUTE_FULL || n->op->flags & TESS_OP_CHEAP;
+    return !n->recompute || n->backward || p->leaves[v] || !may_go;
+}
+
 /* Recursion is as deep as the longest chain inside one recompute scope. */
 static tess_value backward_input(pass *p, tess_value v)
 {
     if (v == 0) {
         return 0;
     }
-    const tess_node *n = tess__value_node(p->from, v);
-    if (!n->recompute || n->backward || p->leaves[v]) {
+    if (is_kept(p, v)) {
         return p->kept[v];
     }
     if (!p->redone[v]) {
-        redo(p, n);
+        redo(p, tess__value_node(p->from, v));
     }
     return p->redone[v];
 }
@@ -84,11 +92,12 @@ static void copy_node(pass *p, const tess_node *n)
     p->to->in_backward = false;
 }
 
-tess_status tess_graph_recompute(const tess_graph *g, tess_graph **out, tess_value *map)
+tess_status tess_graph_recompute(const tess_graph *g, tess_recompute what, tess_graph **out,
+                                 tess_value *map)
 {
     *out = NULL;
     TESS_TRY(tess_graph_check(g));
-    pass p = {.from = g, .to = tess_graph_new()};
+    pass p = {.from = g, .to = tess_graph_new(), .what = what};
     p.kept = tess_alloc_array(g->n_values, sizeof *p.kept);
     p.redone = tess_alloc_array(g->n_values, sizeof *p.redone);
     p.leaves = tess_alloc_array(g->n_values, sizeof *p.leaves);

@@ -151,7 +151,9 @@ static tess_status open_model(tess_run *r)
                               .muon = strcmp(o->optimizer, "muon") == 0,
                               .muon_momentum = (float)o->muon_momentum,
                               .muon_lr = (float)o->muon_lr,
-                              .recompute = o->grad_checkpointing,
+                              .recompute = o->grad_checkpointing      ? TESS_RECOMPUTE_FULL
+                                           : o->recompute_activations ? TESS_RECOMPUTE_SELECTIVE
+                                                                      : TESS_RECOMPUTE_OFF,
                               .lock_image = o->lock_image,
                               .lock_text = o->lock_text,
                               .raw_pictures = sends_raw(r),

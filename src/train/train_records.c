@@ -53,6 +53,7 @@ static void write_params(const tess_train_options *o, const tess_model *m, tess_
         {"aug_contrast", NULL, o->augment.contrast},
         {"force_patch_dropout", NULL, o->patch_dropout},
         {"grad_checkpointing", NULL, (double)o->grad_checkpointing},
+        {"recompute_activations", NULL, (double)o->recompute_activations},
         {"deterministic", NULL, (double)o->deterministic},
         {"lock_image", NULL, (double)o->lock_image},
         {"lock_text", NULL, (double)o->lock_text},

@@ -26,7 +26,7 @@ static void test_recompute_changes_nothing(void **state)
     (void)state;
     tess_trainer_options o = fixture_options();
     run kept = start("tok_last", &o);
-    o.recompute = true;
+    o.recompute = TESS_RECOMPUTE_FULL;
     run redone = start("tok_last", &o);
     int64_t n, n_redone;
     step(&kept);
@@ -39,6 +39,25 @@ static void test_recompute_changes_nothing(void **state)
                   tess_trainer_memory(redone.t));
     assert_true(tess_trainer_memory(redone.t) < tess_trainer_memory(kept.t));
     assert_true(tess_trainer_flops(redone.t) > 1.2 * tess_trainer_flops(kept.t));
+    run_stop(&kept);
+    run_stop(&redone);
+}
+
+static void test_selective_recompute_keeps_products(void **state)
+{
+    (void)state;
+    tess_trainer_options o = fixture_options();
+    run kept = start("tok_last", &o);
+    o.recompute = TESS_RECOMPUTE_SELECTIVE;
+    run redone = start("tok_last", &o);
+    int64_t n;
+    step(&kept);
+    step(&redone);
+    assert_true(kept.loss == redone.loss);
+    const float *a = run_group(&kept, "grad", &n), *b = run_group(&redone, "grad", &n);
+    assert_memory_equal(a, b, (size_t)n * sizeof *a);
+    assert_true(tess_trainer_memory(redone.t) < tess_trainer_memory(kept.t));
+    assert_true(tess_trainer_flops(redone.t) < 1.02 * tess_trainer_flops(kept.t));
     run_stop(&kept);
     run_stop(&redone);
 }
@@ -373,6 +392,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_recompute_changes_nothing),
+        cmocka_unit_test(test_selective_recompute_keeps_products),
         cmocka_unit_test(test_accumulation_averages),
         cmocka_unit_test(test_locked_towers),
         cmocka_unit_test(test_half_follows),

@@ -47,13 +47,13 @@ static void test_recompute_dump(void **state)
     (void)state;
     tess_value y;
     tess_graph *g = blocks(2, true, &y), *redone;
-    ok(tess_graph_recompute(g, &redone, NULL));
+    ok(tess_graph_recompute(g, TESS_RECOMPUTE_FULL, &redone, NULL));
     assert_graph_is("blocks_recompute", redone);
     tess_graph_free(redone);
     tess_graph_free(g);
 }
 
-static size_t run_blocks(bool recompute, float *out_grads, size_t cap)
+static size_t run_blocks(tess_recompute recompute, float *out_grads, size_t cap)
 {
     static float x[16 * 8], dy[16 * 8];
     tess_rng r = tess_rng_at(5, 5);
@@ -67,7 +67,7 @@ static size_t run_blocks(bool recompute, float *out_grads, size_t cap)
     tess_store *s = store_for(g);
     if (recompute) {
         tess_graph *redone;
-        ok(tess_graph_recompute(g, &redone, map));
+        ok(tess_graph_recompute(g, recompute, &redone, map));
         tess_graph_free(g);
         g = redone;
         y = map[y];
@@ -95,12 +95,18 @@ static void test_recompute_is_exact_and_smaller(void **state)
 {
     (void)state;
     static float kept[8192], redone[8192];
-    size_t with = run_blocks(true, redone, 8192), without = run_blocks(false, kept, 8192);
+    size_t with = run_blocks(TESS_RECOMPUTE_FULL, redone, 8192);
+    size_t without = run_blocks(TESS_RECOMPUTE_OFF, kept, 8192);
     assert_memory_equal(kept, redone, sizeof kept);
     assert_true(kept[0] != 0);
-    print_message("arena: %zu bytes with recompute, %zu without\n", with, without);
+    size_t selective = run_blocks(TESS_RECOMPUTE_SELECTIVE, redone, 8192);
+    assert_memory_equal(kept, redone, sizeof kept);
+    print_message("arena: %zu bytes, with recompute %zu, of activations alone %zu\n", without, with,
+                  selective);
     /* Six blocks keep two (16,32) and their (16,8), or the latter and what one block needs. */
     assert_true(without >= 6 * (2 * 2048 + 512) && with <= 6 * 512 + 8 * 2048);
+    /* Selective: one of the two (16,32). */
+    assert_true(selective >= 6 * (2048 + 512) && selective <= 6 * (2048 + 512) + 4 * 2048);
 }
 
 static void test_gradients_are_pruned(void **state)
@@ -230,7 +236,7 @@ static void test_failed_allocations(void **state)
             int64_t n = tess_graph_states(g, "param", wrt, 4);
             st = tess_graph_check(g);
             st = st ? st : tess_graph_grad(g, &y, &dy, 1, wrt, n, grad);
-            st = st ? st : tess_graph_recompute(g, &redone, NULL);
+            st = st ? st : tess_graph_recompute(g, TESS_RECOMPUTE_FULL, &redone, NULL);
         }
         tess_fault_set(TESS_FAULT_ALLOC, 0, false);
         assert_true(!st == (redone != NULL));

@@ -88,6 +88,11 @@ static void test_memory_and_debug_change_nothing(void **state)
     assert_trains(&o);
     assert_same_result("plain", "recompute");
     o.grad_checkpointing = false;
+    o.recompute_activations = true;
+    o.run_dir = tiny_options("selective").run_dir;
+    assert_trains(&o);
+    assert_same_result("plain", "selective");
+    o.recompute_activations = false;
     o.debug_numerics = true;
     o.run_dir = tiny_options("debug").run_dir;
     assert_trains(&o);

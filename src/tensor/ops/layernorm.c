@@ -254,6 +254,7 @@ const tess_op tess__op_layernorm = {
     .n_in_max = 3,
     .n_out = 3,
     .attrs_bytes = sizeof(layernorm_attrs),
+    .flags = TESS_OP_CHEAP,
     .alias_mask = 1,
     .infer = infer,
     .vjp = vjp,

@@ -232,6 +232,7 @@ const tess_op tess__op_unary = {
     .n_in_max = 1,
     .n_out = 1,
     .attrs_bytes = sizeof(unary_attrs),
+    .flags = TESS_OP_CHEAP,
     .alias_mask = 1,
     .infer = infer,
     .vjp = vjp,
