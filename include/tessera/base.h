@@ -169,6 +169,37 @@ tess_writer_commit(tess_writer *w); /* closes and frees, also on failure */
 void tess_writer_abort(tess_writer *w);
 TESS_MUST_USE tess_status tess_file_write(const char *path, const void *data, size_t n_bytes);
 
+/* A file of a known size that threads, and processes of one file system, fill together: each writes
+ * its own ranges, in any order, each byte once.  Whole pages go to the disk past the page cache
+ * where that can be, without a copy where data lies as the file does: both at a multiple of 512
+ * bytes. Ranges of many pages that begin and end at multiples of 4096 bytes of the file are the
+ * fastest.
+ *
+ * One process creates it, with all its blocks; the others open it then.  Not whole or absent by
+ * itself: what fails half-way leaves a part, in a directory that has not got its name yet. */
+typedef struct tess_range_writer tess_range_writer;
+TESS_MUST_USE tess_status tess_range_writer_open(const char *path, int64_t n_bytes, bool create,
+                                                 tess_range_writer **out);
+/* From any thread. */
+TESS_MUST_USE tess_status tess_range_writer_write(tess_range_writer *w, int64_t at,
+                                                  const void *data, size_t n_bytes);
+/* What was written of a file, and its tess_crc64. */
+typedef struct tess_range_sum {
+    int64_t begin, n_bytes;
+    uint64_t crc;
+} tess_range_sum;
+/* Syncs the file, closes and frees, also on failure; the sums of what this writer wrote, merged,
+ * which the caller frees with tess_free. */
+TESS_MUST_USE tess_status tess_range_writer_close(tess_range_writer *w, tess_range_sum **out_sums,
+                                                  size_t *out_n);
+void tess_range_writer_abort(tess_range_writer *w); /* closes and frees */
+/* Sorts n sums and joins those that follow each other; how many are left. */
+size_t tess_range_sums_merge(tess_range_sum *sums, size_t n);
+/* The tess_crc64 of a file of n_bytes from the sums of all its writers, which are merged; what is
+ * missing or there twice: TESS_INVALID. */
+TESS_MUST_USE tess_status tess_range_sums_whole(tess_range_sum *sums, size_t n, int64_t n_bytes,
+                                                uint64_t *out_crc);
+
 /* An append-only log (JSONL, event files): opened at `keep_bytes` (what lies behind is cut off; -1
  * keeps all; more than there is: TESS_FORMAT), each append reaches the kernel before it returns.  A
  * failed append leaves nothing of its bytes; a failed sync is final, whatever is tried later. */
@@ -349,6 +380,9 @@ void tess_hash128_add(tess_hash128_state *s, const void *data, size_t n_bytes);
 /* 32 lower-case hex digits and a NUL; frees the state. */
 void tess_hash128_finish(tess_hash128_state *s, char out_hex[33]);
 uint32_t tess_crc32c(uint32_t crc, const void *data, size_t n_bytes); /* Castagnoli; start with 0 */
+uint64_t tess_crc64(uint64_t crc, const void *data, size_t n_bytes);  /* NVME; start with 0 */
+/* The sum of two runs of bytes that follow each other, from theirs and the second's length. */
+uint64_t tess_crc64_join(uint64_t first, uint64_t second, uint64_t second_bytes);
 
 /* ---- text --------------------------------------------------------------------------------- */
 

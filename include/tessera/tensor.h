@@ -403,11 +403,24 @@ int64_t tess_tensors_count(const tess_tensors *t);
 const tess_tensor *tess_tensors_at(const tess_tensors *t, int64_t i); /* in the file's order */
 const tess_tensor *tess_tensors_find(const tess_tensors *t, const char *name);
 const char *tess_tensors_metadata(const tess_tensors *t, const char *key); /* NULL: absent */
-/* Writes whole or absent; order: descending alignment, then name; metadata pairs besides
- * {"format":"pt"}. */
 typedef struct tess_pair {
     const char *key, *value;
 } tess_pair;
+/* Where everything lies in a file of these tensors, whose data may be NULL: the same on all ranks
+ * that know names, types and shapes.  Tensors of whole pages (4096 bytes) come first and begin at
+ * one, then those of whole cache lines, then by their elements' size; within these by name.
+ * Metadata pairs besides {"format":"pt"}. */
+typedef struct tess_tensors_layout {
+    tess_buf header;           /* the file's first bytes */
+    int64_t *begin;            /* (n): of tensor i in the file */
+    const tess_tensor **order; /* (n): as they lie in the file; the caller's */
+    int64_t n_bytes;           /* of the file */
+} tess_tensors_layout;
+TESS_MUST_USE tess_status tess_tensors_plan(const tess_tensor *tensors, int64_t n,
+                                            const tess_pair *metadata, int64_t n_metadata,
+                                            tess_tensors_layout *out);
+void tess_tensors_layout_deinit(tess_tensors_layout *l);
+/* Writes such a file, whole or absent. */
 TESS_MUST_USE tess_status tess_tensors_save(const char *path, const tess_tensor *tensors, int64_t n,
                                             const tess_pair *metadata, int64_t n_metadata);
 /* In place of tess_store_allocate: `group` entries are the file's own memory, which is read-only

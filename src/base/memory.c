@@ -15,6 +15,7 @@
 /* From LAZY_BYTES on, the C library's largest threshold, memory comes from the kernel as it is. */
 enum {
     ALIGNMENT = 64,
+    LAZY_ALIGNMENT = 4096, /* a disk takes it from there as it is */
     ARENA_BLOCK_BYTES = 16 * 1024,
     ARENA_ALIGNMENT = 16,
     LAZY_BYTES = 32 << 20,
@@ -52,7 +53,7 @@ void *tess_alloc_unset(size_t bytes)
     void *p = NULL;
     size_t n = bytes > 0 ? bytes : 1;
     if (tess__fault_hit(TESS_FAULT_ALLOC) || n > PTRDIFF_MAX ||
-        posix_memalign(&p, ALIGNMENT, n) != 0) {
+        posix_memalign(&p, n < LAZY_BYTES ? ALIGNMENT : LAZY_ALIGNMENT, n) != 0) {
         return no_memory(bytes);
     }
     return p;

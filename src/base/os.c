@@ -32,6 +32,32 @@ bool tess__os_write(int fd, const void *data, size_t n_bytes)
     return false;
 }
 
+static bool write_all_at(int fd, const uint8_t *data, size_t n_bytes, int64_t at)
+{
+    while (n_bytes > 0) {
+        ssize_t n = pwrite(fd, data, n_bytes, at);
+        if (n < 0 && errno != EINTR) {
+            return false;
+        }
+        if (n > 0) {
+            data += n;
+            at += n;
+            n_bytes -= (size_t)n;
+        }
+    }
+    return true;
+}
+
+bool tess__os_write_at(int fd, const void *data, size_t n_bytes, int64_t at)
+{
+    if (!tess__fault_hit(TESS_FAULT_WRITE)) {
+        return write_all_at(fd, data, n_bytes, at);
+    }
+    (void)write_all_at(fd, data, n_bytes / 2, at);
+    errno = ENOSPC;
+    return false;
+}
+
 bool tess__os_fsync(int fd)
 {
     if (tess__fault_hit(TESS_FAULT_FSYNC)) {

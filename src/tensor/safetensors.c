@@ -14,6 +14,8 @@
 #define MAX_TENSORS      1000000u
 #define MAX_VALUES       (8 * MAX_TENSORS) /* of JSON, each some 40 bytes once it is read */
 
+enum { LINE_BYTES = 64, PAGE_BYTES = 4096 };
+
 struct tess_tensors {
     tess_bytes map; /* owned when mapped */
     bool mapped;
@@ -343,18 +345,19 @@ const char *tess_tensors_metadata(const tess_tensors *t, const char *key)
 
 /* ---- writing ------------------------------------------------------------------------------- */
 
-static bool has_rest(const tess_tensor *t)
+/* Whole pages first, so that they can be written past the page cache; then whole cache lines, so
+ * that each of them begins at one where the file is mapped: products read their weights 10 % faster
+ * there.  The rest by their elements' size. */
+static int rank_of(const tess_tensor *t)
 {
-    return t->n_bytes == 0 || t->n_bytes % 64 != 0;
+    return t->n_bytes == 0 || t->n_bytes % LINE_BYTES != 0 ? 2 : t->n_bytes % PAGE_BYTES != 0;
 }
 
-/* Whole cache lines first, so that each of them begins at one where the file is mapped: products
- * read their weights 10 % faster there.  The rest by their elements' size. */
 static int by_alignment(const void *a, const void *b)
 {
     const tess_tensor *x = *(const tess_tensor *const *)a, *y = *(const tess_tensor *const *)b;
-    if (has_rest(x) != has_rest(y)) {
-        return has_rest(x) ? 1 : -1;
+    if (rank_of(x) != rank_of(y)) {
+        return rank_of(x) - rank_of(y);
     }
     size_t i = dtype_bits(x->dtype), j = dtype_bits(y->dtype);
     return i != j ? (i < j ? 1 : -1) : strcmp(x->name, y->name);
@@ -380,10 +383,13 @@ static void write_header_entry(tess_json_writer *w, const tess_tensor *t, size_t
     tess_json_end_object(w);
 }
 
-static void write_header(tess_buf *header, const tess_tensor *const *order, int64_t n,
+/* The file's first bytes: the header's length, and the header. */
+static void write_header(tess_buf *out, const tess_tensor *const *order, int64_t n,
                          const tess_pair *metadata, int64_t n_metadata)
 {
-    tess_json_writer w = {.buf = header};
+    uint64_t length = 0;
+    tess_buf_add(out, &length, sizeof length);
+    tess_json_writer w = {.buf = out};
     tess_json_begin_object(&w);
     tess_json_key(&w, "__metadata__");
     tess_json_begin_object(&w);
@@ -400,20 +406,59 @@ static void write_header(tess_buf *header, const tess_tensor *const *order, int6
         at += order[i]->n_bytes;
     }
     tess_json_end_object(&w);
-    /* The data begins at a cache line, where it is mapped. */
-    while (!header->failed && (8 + header->n_bytes) % 64) {
-        tess_buf_adds(header, " ");
+    /* The data begins where its first tensor may. */
+    const size_t bound = n > 0 && rank_of(order[0]) == 0 ? PAGE_BYTES : LINE_BYTES;
+    while (!out->failed && out->n_bytes % bound) {
+        tess_buf_adds(out, " ");
+    }
+    if (!out->failed) {
+        length = htole64(out->n_bytes - sizeof length);
+        memcpy(out->data, &length, sizeof length);
     }
 }
 
-static tess_status write_all(tess_writer *w, const tess_buf *header,
-                             const tess_tensor *const *order, int64_t n)
+void tess_tensors_layout_deinit(tess_tensors_layout *l)
 {
-    uint64_t length = htole64(header->n_bytes);
-    TESS_TRY(tess_writer_write(w, &length, 8));
-    TESS_TRY(tess_writer_write(w, header->data, header->n_bytes));
+    tess_buf_deinit(&l->header);
+    tess_free(l->order);
+    tess_free(l->begin);
+    *l = (tess_tensors_layout){0};
+}
+
+tess_status tess_tensors_plan(const tess_tensor *tensors, int64_t n, const tess_pair *metadata,
+                              int64_t n_metadata, tess_tensors_layout *out)
+{
+    *out = (tess_tensors_layout){0};
+    const tess_tensor **order = tess_alloc_array((size_t)n + 1, sizeof *order);
+    out->order = order;
+    out->begin = tess_alloc_array((size_t)n + 1, sizeof *out->begin);
+    if (!order || !out->begin) {
+        tess_tensors_layout_deinit(out);
+        return TESS_NOMEM;
+    }
     for (int64_t i = 0; i < n; i++) {
-        TESS_TRY(tess_writer_write(w, order[i]->data, order[i]->n_bytes));
+        order[i] = &tensors[i];
+    }
+    qsort(order, (size_t)n, sizeof *order, by_alignment);
+    write_header(&out->header, order, n, metadata, n_metadata);
+    tess_status st = tess_buf_check(&out->header);
+    if (st) {
+        tess_tensors_layout_deinit(out);
+        return st;
+    }
+    out->n_bytes = (int64_t)out->header.n_bytes;
+    for (int64_t i = 0; i < n; i++) {
+        out->begin[order[i] - tensors] = out->n_bytes;
+        out->n_bytes += (int64_t)order[i]->n_bytes;
+    }
+    return TESS_OK;
+}
+
+static tess_status write_all(tess_writer *w, const tess_tensors_layout *l, int64_t n)
+{
+    TESS_TRY(tess_writer_write(w, l->header.data, l->header.n_bytes));
+    for (int64_t i = 0; i < n; i++) {
+        TESS_TRY(tess_writer_write(w, l->order[i]->data, l->order[i]->n_bytes));
     }
     return TESS_OK;
 }
@@ -421,28 +466,18 @@ static tess_status write_all(tess_writer *w, const tess_buf *header,
 tess_status tess_tensors_save(const char *path, const tess_tensor *tensors, int64_t n,
                               const tess_pair *metadata, int64_t n_metadata)
 {
-    const tess_tensor **order = tess_alloc_array((size_t)n + 1, sizeof *order);
-    if (!order) {
-        return TESS_NOMEM;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        order[i] = &tensors[i];
-    }
-    qsort(order, (size_t)n, sizeof *order, by_alignment);
-    tess_buf header = {0};
+    tess_tensors_layout l;
     tess_writer *w = NULL;
-    write_header(&header, order, n, metadata, n_metadata);
-    tess_status st = tess_buf_check(&header);
-    st = st ? st : tess_writer_open(path, &w);
+    TESS_TRY(tess_tensors_plan(tensors, n, metadata, n_metadata, &l));
+    tess_status st = tess_writer_open(path, &w);
     if (st == TESS_OK) {
-        st = write_all(w, &header, order, n);
+        st = write_all(w, &l, n);
         if (st) {
             tess_writer_abort(w);
         } else {
             st = tess_writer_commit(w);
         }
     }
-    tess_buf_deinit(&header);
-    tess_free(order);
+    tess_tensors_layout_deinit(&l);
     return st;
 }
