@@ -557,5 +557,14 @@ TESS_MUST_USE tess_status tess_comm_agree(tess_comm *c, const char *what, uint64
  * k.  Its gradient is the sum over ranks for this rank's rows.  Alone, or with NULL, x itself. comm
  * must outlive the graph's plans. */
 tess_value tess_all_gather(tess_graph *g, tess_comm *comm, tess_value x, int64_t slots);
+/* The objectives over all ranks' pairs, each rank doing 1/R of the work: a (R*B,Z) of all ranks, as
+ * tess_all_gather gives it, b (K*B,Z) of this rank.  The loss is the job's, on every rank;
+ * gradients are this rank's part, whose sum over ranks is the whole (b's is whole).  Softmax: lse
+ * of rows is (K,R*B).  comm NULL or
+ * alone: the objective of a and b. */
+tess_value tess_contrast_softmax_over(tess_graph *g, tess_comm *comm, tess_value a, tess_value b,
+                                      tess_value log_scale);
+tess_value tess_contrast_sigmoid_over(tess_graph *g, tess_comm *comm, tess_value a, tess_value b,
+                                      tess_value log_scale, tess_value bias);
 
 #endif

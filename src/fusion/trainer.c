@@ -17,14 +17,9 @@
 
 /* ---- graphs -------------------------------------------------------------------------------- */
 
-int tess__trainer_ranks(const tess_trainer *t)
-{
-    return t->o.comm ? tess_comm_size(t->o.comm) : 1;
-}
-
 float tess__trainer_parts(const tess_trainer *t)
 {
-    return (float)(t->o.accumulate * tess__trainer_ranks(t));
+    return (float)t->o.accumulate;
 }
 
 bool tess__trainer_sees(const tess_trainer *t)

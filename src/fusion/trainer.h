@@ -37,9 +37,7 @@ struct tess_trainer {
     bool debug, profile;
 };
 
-/* Ranks that train together. */
-int tess__trainer_ranks(const tess_trainer *t);
-/* By how much a micro-step's loss is divided: ranks, and micro-steps of an update. */
+/* By how much a micro-step's loss is divided: micro-steps of an update. */
 float tess__trainer_parts(const tess_trainer *t);
 /* Whether pictures are a part of its batches. */
 bool tess__trainer_sees(const tess_trainer *t);

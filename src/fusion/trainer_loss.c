@@ -5,18 +5,19 @@
 #include "fusion/trainer.h"
 #include "tensor/op.h"
 
-static tess_value objective(tess_graph *g, const tess_model *m, tess_objective o, tess_value a,
-                            tess_value b, const char *scale_name)
+/* Of a, all ranks' rows, and this rank's b; without comm, of a and b. */
+static tess_value objective(tess_graph *g, const tess_trainer *t, tess_objective o, tess_comm *comm,
+                            tess_value a, tess_value b, const char *scale_name)
 {
     tess_shape scalar = tess_shape_make(0, NULL);
     tess_value scale = tess_state(g, "param", scale_name, TESS_F32, scalar);
     if (o.kind == TESS_OBJECTIVE_SOFTMAX) {
-        return tess_contrast_softmax(g, a, b, scale);
+        return tess_contrast_softmax_over(g, comm, a, b, scale);
     }
-    tess_value bias = m->config.has_logit_bias
+    tess_value bias = t->model->config.has_logit_bias
                           ? tess_state(g, "param", "logit_bias", TESS_F32, scalar)
                           : tess__fill(g, TESS_F32, scalar, 0.0f);
-    return tess_contrast_sigmoid(g, a, b, scale, bias);
+    return tess_contrast_sigmoid_over(g, comm, a, b, scale, bias);
 }
 
 static tess_value distill_loss(tess_graph *g, const tess_trainer *t, tess_value text)
@@ -33,26 +34,27 @@ static tess_value distill_loss(tess_graph *g, const tess_trainer *t, tess_value 
     return tess_weighted_sum(g, &loss, &weight, 1);
 }
 
-/* Every rank computes the whole loss, of all ranks' features. */
+/* Pictures, and the captions that the others are contrasted with, go to all ranks; each then has
+ * the columns of its own captions. */
 static tess_value total_loss(tess_graph *g, const tess_trainer *t, tess_value image,
                              tess_value text)
 {
     const tess_objectives *o = &t->model->config.objectives;
     const double parts = (double)tess__trainer_parts(t);
-    const int64_t b = t->o.batch * tess__trainer_ranks(t), k = t->o.captions_per_image;
+    const int64_t b = t->o.batch, k = t->o.captions_per_image;
+    tess_comm *comm = t->o.comm;
     tess_value losses[2];
     float weights[2];
     int n = 0;
-    text = tess_all_gather(g, t->o.comm, text, k);
     if (tess__trainer_sees(t)) {
-        image = tess_all_gather(g, t->o.comm, image, 1);
-        losses[n] = objective(g, t->model, o->image_text, image, text, "logit_scale");
+        image = tess_all_gather(g, comm, image, 1);
+        losses[n] = objective(g, t, o->image_text, comm, image, text, "logit_scale");
         weights[n++] = (float)(o->image_text.weight / parts);
     }
     if (o->text_text.weight > 0) {
-        tess_value first = tess_slice_rows(g, text, 0, b);
+        tess_value first = tess_all_gather(g, comm, tess_slice_rows(g, text, 0, b), 1);
         tess_value others = tess_slice_rows(g, text, b, (k - 1) * b);
-        losses[n] = objective(g, t->model, o->text_text, first, others, "logit_scale_text");
+        losses[n] = objective(g, t, o->text_text, comm, first, others, "logit_scale_text");
         weights[n++] = (float)(o->text_text.weight / parts);
     }
     return tess_weighted_sum(g, losses, weights, n);

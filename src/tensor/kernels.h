@@ -119,7 +119,8 @@ typedef struct tess_kernels {
                        float *running_max, float *running_sum);
     /* A row of dots becomes its gradient in place: with z = x*scale,
      * g = factor * (exp(z - row) + exp(z - column[j]) - 2 at the diagonal), x = g*scale; returns
-     * the sum of g*z, the gradient of the logarithm of scale. */
+     * the sum of g*z, the gradient of the logarithm of scale.  A diagonal outside of 0..n-1, here
+     * and below: the row has none. */
     double (*softmax_pair_grad)(float *x, int64_t n, float scale, float row, const float *column,
                                 int64_t diagonal, float factor);
     /* Sum of softplus(z) off and softplus(-z) on the diagonal, z = x*scale + bias. */

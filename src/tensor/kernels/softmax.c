@@ -54,7 +54,8 @@ static double softmax_pair_grad(float *x, int64_t n, float scale, float row, con
                                 int64_t diagonal, float factor)
 {
     double dot = 0.0;
-    const float hit = x[diagonal];
+    const bool pairs = diagonal >= 0 && diagonal < n;
+    const float hit = pairs ? x[diagonal] : 0.0f;
 #pragma omp simd reduction(+ : dot)
     for (int64_t j = 0; j < n; j++) {
         const float z = x[j] * scale;
@@ -62,8 +63,10 @@ static double softmax_pair_grad(float *x, int64_t n, float scale, float row, con
         dot += (double)(g * z);
         x[j] = g * scale;
     }
-    dot -= (double)(2.0f * factor * hit * scale);
-    x[diagonal] -= 2.0f * factor * scale;
+    if (pairs) {
+        dot -= (double)(2.0f * factor * hit * scale);
+        x[diagonal] -= 2.0f * factor * scale;
+    }
     return dot;
 }
 
@@ -84,7 +87,8 @@ static void sigmoid_grad(float *x, int64_t n, float scale, float bias, int64_t d
                          float factor, double *dlog_scale, double *dbias)
 {
     double ds = 0.0, db = 0.0;
-    const float hit = x[diagonal] * scale;
+    const bool pairs = diagonal >= 0 && diagonal < n;
+    const float hit = pairs ? x[diagonal] * scale : 0.0f;
 #pragma omp simd reduction(+ : ds, db)
     for (int64_t j = 0; j < n; j++) {
         const float z = x[j] * scale;
@@ -93,10 +97,13 @@ static void sigmoid_grad(float *x, int64_t n, float scale, float bias, int64_t d
         db += (double)g;
         x[j] = g * scale;
     }
-    /* d softplus(-z) = sigmoid(z) - 1 on the diagonal */
-    x[diagonal] -= factor * scale;
-    *dlog_scale += ds - (double)(factor * hit);
-    *dbias += db - (double)factor;
+    if (pairs) { /* d softplus(-z) = sigmoid(z) - 1 on the diagonal */
+        x[diagonal] -= factor * scale;
+        ds -= (double)(factor * hit);
+        db -= (double)factor;
+    }
+    *dlog_scale += ds;
+    *dbias += db;
 }
 
 void TESS_K(fill_softmax)(tess_kernels *k)

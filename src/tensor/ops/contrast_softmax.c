@@ -7,7 +7,13 @@
  *   Gradient: dz = dloss/(2BK) (exp(z - lse_row) + exp(z - lse_col) - 2 I); strips of dots are made
  *   again.  At the cap the gradient of log_scale may only lower it (Radford clips the parameter).
  *   Deterministic: strips in order, sums over rows in double.  2 K B^2 Z FLOPs forward, 6 backward;
- *   scratch 256 B floats. */
+ *   scratch 256 B floats.
+ *
+ *   Over R ranks a (R*B,Z) has all ranks' rows and b (K*B,Z) this rank's, and the B is R*B in the
+ *   above: a rank makes its columns alone, 1/R of the dots.  The ranks' sums of exponentials of the
+ *   rows are joined forward (tess__contrast_join); lse_row is (K,R*B).  loss is the job's, on each
+ *   rank, and the gradients are this rank's part of the job's: complete for b, to be summed over
+ *   ranks for the others. */
 #include "tensor/contrast.h"
 #include "tensor/parallel.h"
 
@@ -17,25 +23,30 @@ static const tess_op grad_op;
 
 tess_value tess_contrast_softmax(tess_graph *g, tess_value a, tess_value b, tess_value log_scale)
 {
-    return TESS_NODE(g, &tess__op_contrast_softmax, NULL, a, b, log_scale);
+    return tess_contrast_softmax_over(g, NULL, a, b, log_scale);
+}
+
+tess_value tess_contrast_softmax_over(tess_graph *g, tess_comm *comm, tess_value a, tess_value b,
+                                      tess_value log_scale)
+{
+    const tess_contrast_attrs at = tess__contrast_over(g, comm, a, b);
+    return TESS_NODE(g, &tess__op_contrast_softmax, &at, a, b, log_scale);
 }
 
 static tess_status infer(tess_infer *c)
 {
-    int64_t slots = 0;
     const tess_operand in[4] = {c->in[0], c->in[1], c->in[2], {.shape = {.rank = -1}}};
-    TESS_TRY(tess__contrast_check(in, &slots));
-    const tess_operand lse = {.dtype = TESS_F32,
-                              .shape = TESS_SHAPE_OF(slots, c->in[0].shape.dim[0])};
+    TESS_TRY(tess__contrast_check(in, c->attrs));
+    const tess_contrast_dims d = tess__contrast_dims(in, c->attrs);
     c->out[0] = (tess_operand){.dtype = TESS_F32};
-    c->out[1] = lse;
-    c->out[2] = lse;
+    c->out[1] = (tess_operand){.dtype = TESS_F32, .shape = TESS_SHAPE_OF(d.slots, d.n)};
+    c->out[2] = (tess_operand){.dtype = TESS_F32, .shape = TESS_SHAPE_OF(d.slots, d.batch)};
     return TESS_OK;
 }
 
 static void vjp(tess_vjp *c)
 {
-    tess_value d = TESS_NODE(c->g, &grad_op, NULL, c->in[0], c->in[1], c->in[2], c->out[1],
+    tess_value d = TESS_NODE(c->g, &grad_op, c->attrs, c->in[0], c->in[1], c->in[2], c->out[1],
                              c->out[2], c->dout[0]);
     for (int i = 0; d && i < 3; i++) {
         c->din[i] = d + i;
@@ -45,9 +56,10 @@ static void vjp(tess_vjp *c)
 /* ---- forward ------------------------------------------------------------------------------- */
 
 typedef struct forward {
+    tess_contrast_dims d;
     float scale;
     float *row_lse, *column_max, *column_sum; /* column_sum becomes the lse at the last strip */
-    double loss;
+    double pairs;                             /* the sum of z over the pairs */
 } forward;
 
 static void forward_columns(forward *f, const tess_strip *s)
@@ -55,16 +67,15 @@ static void forward_columns(forward *f, const tess_strip *s)
     const tess_kernels *k = tess__kernels();
     const int64_t piece = 64;
     float *sum = f->column_sum + s->slot * s->batch;
-    const bool first = s->row == 0, last = s->row + s->n_rows == s->batch;
 #pragma omp parallel for schedule(static)
     for (int64_t j = 0; j < s->batch; j += piece) {
         const int64_t n = s->batch - j < piece ? s->batch - j : piece;
-        for (int64_t i = j; first && i < j + n; i++) {
+        for (int64_t i = j; s->is_first && i < j + n; i++) {
             f->column_max[i] = -INFINITY;
             sum[i] = 0.0f;
         }
         k->column_lse(s->dots + j, s->n_rows, s->batch, n, f->scale, f->column_max + j, sum + j);
-        for (int64_t i = j; last && i < j + n; i++) {
+        for (int64_t i = j; s->is_last && i < j + n; i++) {
             sum[i] = f->column_max[i] + logf(sum[i]);
         }
     }
@@ -74,7 +85,7 @@ static void forward_strip(void *ctx, const tess_strip *s)
 {
     const tess_kernels *k = tess__kernels();
     forward *f = ctx;
-    float *lse = f->row_lse + s->slot * s->batch + s->row;
+    float *lse = f->row_lse + s->slot * f->d.n + s->row;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < s->n_rows; i++) {
         float top = -INFINITY, sum = 0.0f;
@@ -82,36 +93,58 @@ static void forward_strip(void *ctx, const tess_strip *s)
         lse[i] = top + logf(sum);
     }
     for (int64_t i = 0; i < s->n_rows; i++) {
-        f->loss +=
-            (double)lse[i] - 2 * (double)f->scale * (double)s->dots[i * s->batch + s->row + i];
+        const int64_t match = s->match + i;
+        if (match >= 0 && match < s->batch) {
+            f->pairs += (double)f->scale * (double)s->dots[i * s->batch + match];
+        }
     }
     forward_columns(f, s);
-    for (int64_t j = 0; s->row + s->n_rows == s->batch && j < s->batch; j++) {
-        f->loss += (double)f->column_sum[s->slot * s->batch + j];
-    }
 }
 
+/* Column maxima while strips are made, then what joining takes. */
 static tess_status prepare(tess_prepare *c)
 {
-    return tess__contrast_prepare(c, false, (size_t)c->in[0].shape.dim[0] * sizeof(float));
+    const tess_contrast_dims d = tess__contrast_dims(c->in, c->attrs);
+    const int64_t n = d.comm ? d.slots * d.n : d.batch;
+    return tess__contrast_prepare(c, false, (size_t)n * sizeof(float));
+}
+
+/* Of the rank's own pairs; without other ranks, of all rows. */
+static double own_loss(const forward *f)
+{
+    const tess_contrast_dims *d = &f->d;
+    const int64_t first = d->comm ? d->first : 0, n_rows = d->comm ? d->batch : d->n;
+    double sum = -2 * f->pairs;
+    for (int64_t k = 0; k < d->slots; k++) {
+        for (int64_t i = first; i < first + n_rows; i++) {
+            sum += (double)f->row_lse[k * d->n + i];
+        }
+        for (int64_t j = 0; j < d->batch; j++) {
+            sum += (double)f->column_sum[k * d->batch + j];
+        }
+    }
+    return sum / (2.0 * (double)d->n * (double)d->slots);
 }
 
 static tess_status cpu(const tess_exec *e)
 {
-    const int64_t batch = e->in[0].shape.dim[0], slots = e->in[1].shape.dim[0] / batch;
-    forward f = {.scale = tess__contrast_scale(*(const float *)e->in[2].data),
+    forward f = {.d = tess__contrast_dims(e->in, e->attrs),
+                 .scale = tess__contrast_scale(*(const float *)e->in[2].data),
                  .row_lse = e->out[1].data,
                  .column_sum = e->out[2].data};
     f.column_max = (float *)((char *)e->scratch + tess__strips_scratch(e->prepared));
     const tess_strips_args args = tess__strips_args_of(e, false);
     TESS_TRY(tess__strips_run(e->prepared, &args, forward_strip, &f));
-    *(float *)e->out[0].data = (float)(f.loss / (2.0 * (double)batch * (double)slots));
-    return TESS_OK;
+    if (f.d.comm) {
+        TESS_TRY(tess__contrast_join(f.d.comm, f.row_lse, f.d.slots * f.d.n, f.column_max));
+    }
+    return tess__contrast_sum(f.d.comm, own_loss(&f), e->out[0].data);
 }
 
 /* ---- gradient: a, b, log_scale, lse_row, lse_col, dloss -> da, db, dlog_scale -------------- */
 
 typedef struct backward {
+    int64_t n;
     float scale, factor;
     const float *row_lse, *column_lse;
     double *dot; /* by row of a strip */
@@ -123,11 +156,11 @@ static void backward_strip(void *ctx, const tess_strip *s)
     const tess_kernels *k = tess__kernels();
     backward *b = ctx;
     const float *columns = b->column_lse + s->slot * s->batch;
-    const float *rows = b->row_lse + s->slot * s->batch + s->row;
+    const float *rows = b->row_lse + s->slot * b->n + s->row;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < s->n_rows; i++) {
         b->dot[i] = k->softmax_pair_grad(s->dots + i * s->batch, s->batch, b->scale, rows[i],
-                                         columns, s->row + i, b->factor);
+                                         columns, s->match + i, b->factor);
     }
     for (int64_t i = 0; i < s->n_rows; i++) {
         b->dlog_scale += b->dot[i];
@@ -149,10 +182,11 @@ static tess_status grad_prepare(tess_prepare *c)
 
 static tess_status grad_cpu(const tess_exec *e)
 {
-    const int64_t batch = e->in[0].shape.dim[0], slots = e->in[1].shape.dim[0] / batch;
+    const tess_contrast_dims d = tess__contrast_dims(e->in, e->attrs);
     const float log_scale = *(const float *)e->in[2].data, dloss = *(const float *)e->in[5].data;
-    backward b = {.scale = tess__contrast_scale(log_scale),
-                  .factor = dloss / (2.0f * (float)batch * (float)slots),
+    backward b = {.n = d.n,
+                  .scale = tess__contrast_scale(log_scale),
+                  .factor = dloss / (2.0f * (float)d.n * (float)d.slots),
                   .row_lse = e->in[3].data,
                   .column_lse = e->in[4].data};
     b.dot = (double *)((char *)e->scratch + tess__strips_scratch(e->prepared));
@@ -166,30 +200,37 @@ static tess_status grad_cpu(const tess_exec *e)
 
 static tess_status ref(const tess_exec *e)
 {
-    const int64_t batch = e->in[0].shape.dim[0], n = e->in[1].shape.dim[0];
+    const tess_contrast_dims d = tess__contrast_dims(e->in, e->attrs);
+    float *lse_row = e->out[1].data, *lse_column = e->out[2].data;
     double loss = 0;
-    for (int64_t k = 0; k < n; k++) {
-        const int64_t first = k / batch * batch, i = k % batch;
-        double rows = 0, columns = 0;
-        for (int64_t j = 0; j < batch; j++) {
-            rows += exp(tess__contrast_logit(e, i, first + j));
-            columns += exp(tess__contrast_logit(e, j, k));
+    for (int64_t p = 0; p < d.slots * d.n; p++) {
+        const int64_t i = p % d.n, first = p / d.n * d.batch;
+        double sum = 0;
+        for (int64_t j = first; j < first + d.batch; j++) {
+            sum += exp(tess__contrast_logit(e, i, j));
         }
-        ((float *)e->out[1].data)[k] = (float)log(rows);
-        ((float *)e->out[2].data)[k] = (float)log(columns);
-        loss += (log(rows) + log(columns)) / 2 - tess__contrast_logit(e, i, k);
+        lse_row[p] = (float)log(sum);
+        loss += log(sum);
     }
-    *(float *)e->out[0].data = (float)(loss / (double)n);
+    for (int64_t j = 0; j < d.slots * d.batch; j++) {
+        double sum = 0;
+        for (int64_t i = 0; i < d.n; i++) {
+            sum += exp(tess__contrast_logit(e, i, j));
+        }
+        lse_column[j] = (float)log(sum);
+        loss += log(sum) - 2 * tess__contrast_logit(e, d.first + j % d.batch, j);
+    }
+    *(float *)e->out[0].data = (float)(loss / (2 * (double)(d.n * d.slots)));
     return TESS_OK;
 }
 
 static double slope(const tess_exec *e, int64_t i, int64_t j, double logit)
 {
-    const int64_t batch = e->in[0].shape.dim[0], n = e->in[1].shape.dim[0];
-    const double factor = (double)*(const float *)e->in[5].data / (2 * (double)n);
-    const double row = (double)((const float *)e->in[3].data)[j / batch * batch + i];
+    const tess_contrast_dims d = tess__contrast_dims(e->in, e->attrs);
+    const double factor = (double)*(const float *)e->in[5].data / (2 * (double)(d.n * d.slots));
+    const double row = (double)((const float *)e->in[3].data)[j / d.batch * d.n + i];
     const double column = (double)((const float *)e->in[4].data)[j];
-    return factor * (exp(logit - row) + exp(logit - column) - (i == j % batch ? 2 : 0));
+    return factor * (exp(logit - row) + exp(logit - column) - (i == d.first + j % d.batch ? 2 : 0));
 }
 
 static tess_status grad_ref(const tess_exec *e)
@@ -201,6 +242,13 @@ static tess_status grad_ref(const tess_exec *e)
 static tess_value build(tess_graph *g, const tess_value *in)
 {
     return tess_contrast_softmax(g, in[0], in[1], in[2]);
+}
+
+/* A rank's part, as it is before ranks are joined: rows 4 .. 8 of 13 have their matches here. */
+static tess_value build_part(tess_graph *g, const tess_value *in)
+{
+    const tess_contrast_attrs at = {.slots = 2, .first = 4};
+    return TESS_NODE(g, &tess__op_contrast_softmax, &at, in[0], in[1], in[2]);
 }
 
 #define CASE(label, batch, slots, width)                                                           \
@@ -215,6 +263,13 @@ static const tess_case cases[] = {
     CASE("one_pair", 1, 1, 8),
     CASE("slots", 13, 3, 20),
     CASE("two_strips", 270, 1, 24),
+    {.name = "part",
+     .n_in = 3,
+     .in = {{TESS_F32, {2, {13, 20}}, TESS_FILL_UNIT},
+            {TESS_F32, {2, {10, 20}}, TESS_FILL_UNIT},
+            {TESS_F32, {0}, TESS_FILL_POSITIVE}},
+     .build = build_part,
+     .reduction = 13 * 20},
 };
 
 static const tess_op grad_op = {
@@ -222,12 +277,14 @@ static const tess_op grad_op = {
     .n_in_min = 6,
     .n_in_max = 6,
     .n_out = 3,
+    .attrs_bytes = sizeof(tess_contrast_attrs),
     .infer = grad_infer,
     .prepare = grad_prepare,
     .unprepare = tess__strips_free,
     .cpu = grad_cpu,
     .ref = grad_ref,
     .flops = tess__contrast_grad_flops,
+    .print = tess__contrast_print,
 };
 static const tess_op *const extra[] = {&grad_op, NULL};
 
@@ -236,6 +293,7 @@ const tess_op tess__op_contrast_softmax = {
     .n_in_min = 3,
     .n_in_max = 3,
     .n_out = 3,
+    .attrs_bytes = sizeof(tess_contrast_attrs),
     .infer = infer,
     .vjp = vjp,
     .prepare = prepare,
@@ -243,6 +301,7 @@ const tess_op tess__op_contrast_softmax = {
     .cpu = cpu,
     .ref = ref,
     .flops = tess__contrast_flops,
+    .print = tess__contrast_print,
     .extra = extra,
     .cases = cases,
     .n_cases = TESS_COUNT(cases),
