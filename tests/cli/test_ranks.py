@@ -71,6 +71,25 @@ def equal_runs(work):
     tiny.check("the same job twice: the same bytes", left == right and left, (left, right))
 
 
+def all_objectives(work):
+    """Three captions a picture, captions contrasted with each other, both kinds of objective."""
+    for image_text, text_text in (("softmax", "sigmoid"), ("sigmoid", "softmax")):
+        with open(f"{work}/model.json", encoding="utf-8") as f:
+            config = json.load(f)
+        config["tessera"] = {**config.get("tessera", {}),
+                             "image_text": {"kind": image_text, "weight": 1.0},
+                             "text_text": {"kind": text_text, "weight": 0.5}}
+        with open(f"{work}/{image_text}.json", "w", encoding="utf-8") as f:
+            json.dump(config, f)
+        for ranks in (1, 2):
+            result = train(work, f"{image_text}{ranks}", ranks, "--captions-per-image", 3,
+                           "--model", f"{work}/{image_text}.json", "--steps", 6)
+            tiny.check(f"{ranks} ranks: {image_text}, and {text_text} of captions",
+                       result.returncode == 0, result.stdout[-800:])
+        off = apart(metrics(work, f"{image_text}1"), metrics(work, f"{image_text}2"))
+        tiny.check(f"{image_text}: the same losses and norms", off < BOUND, off)
+
+
 def other_ranks_go_on(work):
     """Saved on 2, gone on with on 1 and on 4."""
     for ranks in (1, 4):
@@ -131,6 +150,7 @@ def main():
     work = tiny.work_dir()
     try:
         equal_runs(work)
+        all_objectives(work)
         other_ranks_go_on(work)
         death(work)
         refusals(work)
