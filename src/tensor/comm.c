@@ -8,6 +8,7 @@
  * others.  A rank within a collective that began cannot be found so, only suspected: then the
  * system is asked which of this host's processes are stopped or gone. */
 #include "tensor/comm.h"
+#include "tensor/job.h"
 
 #include <sched.h>
 #include <stdlib.h>
@@ -421,7 +422,8 @@ static int n_launched(void)
 {
     static const char *const variables[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE",
                                             "SLURM_STEP_NUM_TASKS", "WORLD_SIZE"};
-    for (int64_t i = 0; i < TESS_COUNT(variables); i++) {
+    /* Torchrun may itself be a task of srun. */
+    for (int64_t i = tess__job_wanted() ? 3 : 0; i < TESS_COUNT(variables); i++) {
         const char *size = getenv(variables[i]);
         if (size) {
             return atoi(size);
@@ -433,11 +435,15 @@ static int n_launched(void)
 /* MPI alone knows how many there are: a launcher that is not its own leaves each by itself. */
 static tess_status open_mpi(tess_comm *c, int n)
 {
+    if (tess__job_wanted()) {
+        TESS_TRY(tess__job_join(c->seconds, &c->job));
+    }
     TESS_TRY(tess__comm_mpi(&c->self, &c->carrier, &c->rank, &c->size));
     if (c->size != n) {
         return TESS_FAIL(TESS_COMM,
                          "%d processes were started, and MPI sees %d: start them with Open MPI's "
-                         "mpirun, or with srun --mpi=pmix",
+                         "mpirun, with srun --mpi=pmix, or with torchrun's variables (RANK, "
+                         "WORLD_SIZE, MASTER_ADDR, MASTER_PORT)",
                          n, c->size);
     }
     return TESS_OK;
@@ -489,9 +495,12 @@ void tess_comm_close(tess_comm *c)
     if (!c) {
         return;
     }
+    bool together = false;
     if (c->carrier) {
-        c->carrier->close(c->self, !c->failed && tess_comm_barrier(c) == TESS_OK);
+        together = !c->failed && tess_comm_barrier(c) == TESS_OK;
+        c->carrier->close(c->self, together);
     }
+    tess__job_leave(c->job, together);
     tess_free(c->places);
     tess_free(c->scratch);
     tess_free(c);

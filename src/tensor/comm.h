@@ -62,8 +62,9 @@ struct tess_comm {
     int rank, size;
     double seconds;
     int64_t n_calls, wire_bytes;
-    tess_place *places; /* (R) */
-    uint8_t *scratch;   /* of sums */
+    tess_place *places;   /* (R) */
+    struct tess_job *job; /* NULL: mpirun or srun keeps it */
+    uint8_t *scratch;     /* of sums */
     size_t cap_scratch;
     bool failed;
 };

@@ -20,8 +20,8 @@ LIBRARIES = {
     "dnnl": r"(oneapi/dnnl/)?dnnl[\w.]*", "jpeglib": r"(jpeglib|jerror|turbojpeg)\.h",
     "png": r"(libpng\d*/)?png\w*\.h", "webp": r"webp/.*", "utf8proc": r"utf8proc\.h",
     "sqlite3": r"sqlite3(ext)?\.h", "faiss": r"faiss/.*", "microhttpd": r"microhttpd\w*\.h",
-    "jansson": r"jansson\w*\.h", "xxhash": r"xxh(ash|3)\.h", "mpi": r"mpi\.h", "nccl": r"nccl\.h",
-    "cudnn": r"cudnn\w*\.h", "cublas": r"cublas\w*\.h",
+    "jansson": r"jansson\w*\.h", "xxhash": r"xxh(ash|3)\.h", "mpi": r"mpi\.h",
+    "pmix": r"pmix(_server)?\.h", "nccl": r"nccl\.h", "cudnn": r"cudnn\w*\.h", "cublas": r"cublas\w*\.h",
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)
 # What is code and not a comment, a string or a character.
@@ -120,7 +120,9 @@ def calls(root, pattern, allowed_floor):
 
 
 def check_printing(root):
-    for where, word, _ in calls(root, PRINTING, "cli"):
+    for where, word, line in calls(root, PRINTING, "cli"):
+        if word == "_exit" and line.endswith("/* a child's end */"):
+            continue
         yield f"{where}: {word}: only src/cli prints or exits"
 
 
@@ -190,6 +192,7 @@ CLEAN = {
                             "void f(void *p) {\n    free(p); /* SQLite's own */\n}\n"
                             "int g(void *p) __attribute__((format(printf, 1, 2)));\n"
                             'const char *s = "exit(1) free(x)"; char c = \'"\';\n'
+                            "void c(void) {\n    _exit(0); /* a child's end */\n}\n"
                             "void h(struct s *s) { s->free(s); s->abort(s); tess_free(s);\n"
                             "    fprintf(s->file, \"x\"); }\n",
     "src/train/loop.c": C + '#include "tessera/data.h"\n',
@@ -215,6 +218,8 @@ MUTANTS = [
     ("printing", "src/train/loop.c", 'void f(void) { puts("x"); }\n'),
     ("printing", "src/train/loop.c", 'void f(void) { perror("x"); }\n'),
     ("printing", "src/train/loop.c", "void f(void) { exit (1); }\n"),
+    ("printing", "src/train/loop.c", "void f(void) { _exit(1); }\n"),
+    ("printing", "src/train/loop.c", "void f(void) { exit(1); /* a child's end */\n}\n"),
     ("printing", "src/base/memory.c", "void f(void) { abort(); }\n"),
     ("allocation", "src/train/loop.c", "void *f(void) { return malloc(1); }\n"),
     ("allocation", "src/train/loop.c", "void *f(void) { return calloc(1, 1); }\n"),
