@@ -53,11 +53,11 @@ def on_two_hosts(work):
     """Network namespaces with addresses and names of their own, where this user may make them."""
     names = [f"tess{os.getpid()}{x}" for x in "ab"]
     lines = [["ip", "netns", "add", name] for name in names]
-    lines.append(["ip", "link", "add", "h", "netns", names[0], "type", "veth", "peer", "name", "h",
-                  "netns", names[1]])
+    lines.append(["ip", "link", "add", "v0", "netns", names[0], "type", "veth", "peer", "name",
+                  "v0", "netns", names[1]])
     for i, name in enumerate(names):
-        lines += [["ip", "-n", name, "addr", "add", f"10.78.0.{i + 1}/24", "dev", "h"],
-                  ["ip", "-n", name, "link", "set", "h", "up"],
+        lines += [["ip", "-n", name, "addr", "add", f"10.78.0.{i + 1}/24", "dev", "v0"],
+                  ["ip", "-n", name, "link", "set", "v0", "up"],
                   ["ip", "-n", name, "link", "set", "lo", "up"]]
     try:
         if all(subprocess.run(line, stderr=subprocess.DEVNULL, check=False).returncode == 0

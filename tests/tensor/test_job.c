@@ -44,7 +44,7 @@ static int run_rank(const char *name)
     if (strcmp(name, "leave") == 0 && rank == 1) {
         return 4;
     }
-    if (tess_comm_all_reduce(c, &x, 1) != TESS_OK || x != (float)tess_comm_size(c)) {
+    if (tess_comm_all_reduce(c, &x, TESS_F32, 1) != TESS_OK || x != (float)tess_comm_size(c)) {
         printf("rank %d: %g, %s\n", rank, (double)x, tess_error());
         return 1;
     }
