@@ -276,6 +276,8 @@ typedef struct tess_loader_options {
     uint64_t seed;
     double temperature;    /* 0: 1 */
     int64_t rank, n_ranks; /* this rank gets slots [rank*B/n_ranks, (rank+1)*B/n_ranks) */
+    /* Waits for a batch though tess_cancelled is set: others wait for what is made of it. */
+    bool patient;
     int workers;           /* threads; 0: the caller's own, when it asks */
     int64_t prefetch;      /* batches made ahead; 0: 2 */
     /* Decoded pictures are brought to (cache_size,cache_size) before the view is taken from them,
@@ -327,6 +329,9 @@ TESS_MUST_USE tess_status tess_loader_read(tess_loader *l, const tess_batch **ou
 /* The next read gives the batch at `counter`, a multiple of B.  Costs no reading. */
 TESS_MUST_USE tess_status tess_loader_seek(tess_loader *l, int64_t counter);
 int64_t tess_loader_batches_per_epoch(const tess_loader *l);
+/* This rank's samples (B') of a batch that was delivered, found again by its counter; replacements
+ * in place, -1 where there was none.  Not for evaluation. */
+void tess_loader_find(const tess_loader *l, int64_t counter, int64_t *samples);
 /* Bad samples and captions delivered batches have met, each counted once. */
 const tess_bad_list *tess_loader_bad(const tess_loader *l);
 tess_loader_stats tess_loader_stats_get(tess_loader *l);

@@ -297,10 +297,11 @@ typedef struct tess_trainer_options {
     /* The hidden matrices (of attention and MLPs) by Muon, the rest by AdamW; see tess_muon. */
     bool muon;
     float muon_momentum, muon_lr; /* muon_lr: its rate as a part of lr */
-    tess_recompute recompute;     /* within the blocks of both towers */
-    bool lock_image, lock_text;   /* frozen towers get no gradient */
-    bool raw_pictures;            /* pictures come decoded, and the device resizes them */
-    tess_distill distill;         /* the text tower alone is run and trained; no pictures */
+    float skip_outliers;        /* K of tess_update_gate; 0: what is not finite alone is skipped */
+    tess_recompute recompute;   /* within the blocks of both towers */
+    bool lock_image, lock_text; /* frozen towers get no gradient */
+    bool raw_pictures;          /* pictures come decoded, and the device resizes them */
+    tess_distill distill;       /* the text tower alone is run and trained; no pictures */
     /* The part of each picture's patches that a step leaves out (FLIP: Li et al. 2023), 0 to below
      * 1; which ones, the seed and the picture's place in the run decide.  Embedding sees all. */
     double patch_dropout;
@@ -335,16 +336,17 @@ typedef struct tess_micro_batch {
 TESS_MUST_USE tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b,
                                                   float *out_loss);
 /* Clip, AdamW and Muon, zero the gradients.  step counts this trainer's updates from 1, or goes on
- * with the count of applied ones from where another left off.  A gradient that is not finite
- * changes no weight, and Adam's time stands still; *out_norm is then not finite.  Without out_norm
- * it does not wait. */
+ * with the count of applied ones from where another left off.  A gradient or a loss that is not
+ * finite, or with skip_outliers out of line, changes no weight, and Adam's time stands still; all
+ * ranks decide it from the same sums.  Without out_norm it does not wait. */
 TESS_MUST_USE tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step,
                                               float *out_norm);
 /* What became of an update for which nobody waited. */
 typedef struct tess_step_result {
     int64_t step; /* as given; 0: there is none, or with !wait none yet */
-    float loss;   /* the mean of its micro-steps */
+    float loss;   /* the mean of its micro-steps, of all ranks */
     float norm;   /* of the gradient, before it is clipped */
+    tess_skip why;
 } tess_step_result;
 #define TESS_TRAINER_RESULTS 8 /* so many may wait to be read; TESS_INVALID beyond */
 /* The oldest. */

@@ -259,6 +259,25 @@ void tess_accumulate(tess_graph *g, tess_value state, tess_value x);
 tess_value tess_sumsq(tess_graph *g, tess_value x);
 /* state = min(max(state, least), most); NaN stays.  An effect. */
 void tess_clamp(tess_graph *g, tess_value state, float least, float most);
+/* Whether a step's gradient may change weights: sumsq (1) f32 of the gradient, loss (1) f32 ->
+ * sumsq where it may, else NaN, by which tess_adam_time and the optimizers skip the step; *out_why
+ * (1) f32, a tess_skip; *out_loss (1) f32, the loss.  With the state recent (TESS_RECENT_SIZE) f32,
+ * or 0, also what lies more than `deviations` above the median of the last 128 steps is skipped; a
+ * deviation is 1.4826 times the median one, and at least 1 % of the median. */
+typedef enum tess_skip {
+    TESS_SKIP_NOT,
+    TESS_SKIP_GRADIENT, /* not finite */
+    TESS_SKIP_LOSS,     /* not finite */
+    TESS_SKIP_HIGH_LOSS,
+    TESS_SKIP_HIGH_NORM
+} tess_skip;
+#define TESS_RECENT_SIZE 258
+/* Whether memory that was read from somewhere can be such a state. */
+bool tess_recent_is_valid(const float *recent);
+tess_value tess_update_gate(tess_graph *g, tess_value sumsq, tess_value loss, tess_value recent,
+                            float deviations, tess_value *out_why, tess_value *out_loss);
+/* Enters finite losses and norms in `recent` (or 0), then sets the state loss to 0.  An effect. */
+void tess_update_note(tess_graph *g, tess_value sumsq, tess_value loss, tess_value recent);
 /* What an update reads that changes from step to step.  rates (3) f32 input: lr, step (from 1,
  * those that were skipped among them), grad_scale; skipped (1) f32: steps before this one whose
  * gradient was not finite -> hyper (5) of the optimizers; *out_is_skipped (1) f32: 1 when sumsq is

@@ -61,11 +61,15 @@ typedef struct tess_train_options {
     double grad_clip_norm;                      /* 0: none */
     const char *optimizer;         /* adamw | muon: hidden matrices by Muon, the rest by AdamW */
     double muon_momentum, muon_lr; /* 0.95; 1: Muon's rate as a part of lr */
-    int64_t warmup;                /* steps, linear */
-    const char *lr_scheduler;      /* cosine | const */
-    double lr_min;                 /* the cosine's end, as a part of lr */
-    bool grad_checkpointing;       /* TESS_RECOMPUTE_FULL */
-    bool recompute_activations;    /* TESS_RECOMPUTE_SELECTIVE */
+    /* Skips updates whose loss or gradient norm lies so many deviations above the median of the
+     * last 128 (tess_update_gate); 0: those alone that are not finite.  What is skipped is in the
+     * run directory's skipped.jsonl, with the keys of its samples. */
+    double skip_outliers;
+    int64_t warmup;             /* steps, linear */
+    const char *lr_scheduler;   /* cosine | const */
+    double lr_min;              /* the cosine's end, as a part of lr */
+    bool grad_checkpointing;    /* TESS_RECOMPUTE_FULL */
+    bool recompute_activations; /* TESS_RECOMPUTE_SELECTIVE */
     bool lock_image, lock_text;
     bool stochastic_rounding; /* of the weights' bf16 copies; see tess_adamw */
     /* Rank 1 or more: the model, a directory, stays as it is and an adapter is trained instead. The
@@ -114,8 +118,9 @@ typedef struct tess_train_state {
     double loss_sum; /* since the epoch began, and the steps in it: for the mean loss */
     int64_t n_loss;
     uint64_t seed;
-    int64_t n_skipped; /* updates skipped for a gradient that was not finite */
-    char settings[33]; /* hash of what must agree for an exact resume */
+    int64_t n_skipped;                     /* updates; see skip_outliers */
+    char recent[8 * TESS_RECENT_SIZE + 1]; /* with skip_outliers, their f32 bits in hexadecimal */
+    char settings[33];                     /* hash of what must agree for an exact resume */
 } tess_train_state;
 TESS_MUST_USE tess_status tess_checkpoint_save(tess_model *m, const tess_train_state *s,
                                                const char *checkpoints_dir, const char *name);

@@ -343,6 +343,17 @@ static const cli_option train_options[] = {
      OPTIMIZER,
      .value = "NORM",
      .help = "Clip the gradient's norm; 0: no"},
+    {.name = "skip-outliers",
+     .kind = CLI_REAL,
+     .fallback = "0",
+     .min = 0,
+     .max = 1e6,
+     AT(skip_outliers),
+     OPTIMIZER,
+     .value = "K",
+     .help =
+         "Skip updates whose loss or gradient norm is K deviations above the median of the last "
+         "128 steps; 6 is usual. 0: only what is not finite. Their samples: skipped.jsonl"},
     {.name = "stochastic-rounding",
      AT(stochastic_rounding),
      OPTIMIZER,

@@ -119,6 +119,7 @@ static tess_status build_graph(const tess_trainer *t, int64_t rows, tess_graph *
     }
     TESS_SHAPE(g, text, k * b, m->config.embed_dim);
     *loss = tess__trainer_loss(g, t, image, text);
+    tess_accumulate(g, tess_state(g, "loss", "sum", TESS_F32, TESS_SHAPE_OF(1)), *loss);
     return add_gradients(g, t, *loss);
 }
 
@@ -244,17 +245,17 @@ static tess_status add_unlocked_states(const tess_trainer *t, const char *group)
     return tess_store_allocate(s);
 }
 
-/* A count of skipped updates that starts with this trainer. */
-static tess_status add_skipped(const tess_trainer *t)
+/* A state of this trainer's own, which starts with zeros. */
+static tess_status add_own(const tess_trainer *t, const char *group, const char *name, int64_t n)
 {
     tess_store *s = t->model->store;
-    int64_t n;
-    if (!tess_store_group(s, "skipped", &n)) {
-        TESS_TRY(tess_store_add(s, "skipped", "updates", TESS_SHAPE_OF(1)));
+    int64_t n_there;
+    if (!tess_store_group(s, group, &n_there)) {
+        TESS_TRY(tess_store_add(s, group, name, TESS_SHAPE_OF(n)));
         TESS_TRY(tess_store_allocate(s));
     }
-    *tess_store_group(s, "skipped", &n) = 0;
-    return tess_store_upload(s, "skipped", "");
+    memset(tess_store_group(s, group, &n_there), 0, (size_t)n * sizeof(float));
+    return tess_store_upload(s, group, "");
 }
 
 /* Gradients and moments are three quarters of a training's states: what is frozen has none. */
@@ -270,7 +271,9 @@ static tess_status add_states(const tess_trainer *t)
                          : tess_store_mirror(s, groups[i], tess__trainer_group(t)));
         }
     }
-    return add_skipped(t);
+    TESS_TRY(add_own(t, "skipped", "updates", 1));
+    TESS_TRY(add_own(t, "loss", "sum", 1));
+    return t->o.skip_outliers > 0 ? add_own(t, "recent", "steps", TESS_RECENT_SIZE) : TESS_OK;
 }
 
 static tess_status check_fp8(const tess_trainer *t)
@@ -313,7 +316,7 @@ tess_status tess_trainer_new(tess_model *m, const tess_trainer_options *o, tess_
         st = t->kept ? TESS_OK : TESS_NOMEM;
     }
     st = st ? st
-            : tess_readback_new(tess__model_device(m), TESS_TRAINER_RESULTS * (o->accumulate + 1),
+            : tess_readback_new(tess__model_device(m), TESS_TRAINER_RESULTS * TESS__RESULT_NUMBERS,
                                 &t->results);
     t->narrow = m->dtype == TESS_BF16 && !m->lora && !o->muon;
     st = st ? st : add_states(t);

@@ -6,8 +6,9 @@
 
 #include "tessera/fusion.h"
 
-#define TESS__STEP_PLANS 48
-#define TESS__RATES      3 /* of tess_adam_time */
+#define TESS__STEP_PLANS     48
+#define TESS__RATES          3 /* of tess_adam_time */
+#define TESS__RESULT_NUMBERS 3 /* of an update, that are read back */
 
 typedef struct tess__step_plan {
     tess_graph *graph;
@@ -24,11 +25,9 @@ struct tess_trainer {
     int64_t clock, last;
     tess_graph *update_graph;
     tess_plan *update;
-    tess_value norm;
+    tess_value norm, gated, loss, why; /* of tess_update_gate */
     float rates[TESS__RATES];
-    tess_readback *results; /* losses with tag 0, squares of norms with their step's */
-    double loss_sum;        /* of the oldest update, as far as it was read */
-    int64_t n_losses;
+    tess_readback *results; /* of an update its loss, its norm's square and why; or one loss */
     int32_t *tokens, *positions;
     int32_t *kept;  /* (B,K'): rows of each picture that this step sees; NULL: all */
     float *teacher; /* (K*B,Z): the batch's, once for each slot */

@@ -81,8 +81,6 @@ static tess_status take_newest(tess_trainer *t, float *out)
     while (there) {
         TESS_TRY(tess_readback_read(t->results, true, out, &tag, &there));
     }
-    t->loss_sum = 0;
-    t->n_losses = 0;
     return TESS_OK;
 }
 
@@ -94,20 +92,24 @@ tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b, 
     TESS_TRY(copy_tokens(t, b, rows));
     TESS_TRY(bind_batch(t, b, p->plan));
     TESS_TRY(t->debug ? tess_plan_run_debug(p->plan) : tess_plan_run(p->plan));
-    TESS_TRY(tess_readback_add(t->results, p->plan, p->loss, 0));
     if (out_loss) {
+        TESS_TRY(tess_readback_add(t->results, p->plan, p->loss, 0));
         TESS_TRY(take_newest(t, out_loss));
         *out_loss *= tess__trainer_parts(t);
     }
     return TESS_OK;
 }
 
-/* What each rank has of the gradient becomes the whole on all of them. */
-static tess_status sum_gradients(tess_trainer *t)
+/* What each rank has of the gradient and of the loss becomes the whole on all of them. */
+static tess_status sum_over_ranks(tess_trainer *t)
 {
-    int64_t n;
-    float *grad = tess_store_group(t->model->store, "grad", &n);
-    return t->o.comm ? tess_comm_all_reduce(t->o.comm, grad, TESS_F32, n) : TESS_OK;
+    static const char *const groups[] = {"grad", "loss"};
+    for (int64_t i = 0; t->o.comm && i < TESS_COUNT(groups); i++) {
+        int64_t n;
+        float *x = tess_store_group(t->model->store, groups[i], &n);
+        TESS_TRY(tess_comm_all_reduce(t->o.comm, x, TESS_F32, n));
+    }
+    return TESS_OK;
 }
 
 tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step, float *out_norm)
@@ -115,36 +117,34 @@ tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step, float 
     t->rates[0] = (float)lr;
     t->rates[1] = (float)step;
     t->rates[2] = 1.0f;
-    TESS_TRY(sum_gradients(t));
+    TESS_TRY(sum_over_ranks(t));
     TESS_TRY(tess_plan_run(t->update));
-    TESS_TRY(tess_readback_add(t->results, t->update, t->norm, step));
     if (out_norm) {
+        TESS_TRY(tess_readback_add(t->results, t->update, t->norm, step));
         TESS_TRY(take_newest(t, out_norm));
         *out_norm = sqrtf(*out_norm);
+        return TESS_OK;
+    }
+    const tess_value numbers[TESS__RESULT_NUMBERS] = {t->loss, t->norm, t->why};
+    for (int i = 0; i < TESS__RESULT_NUMBERS; i++) {
+        TESS_TRY(tess_readback_add(t->results, t->update, numbers[i], step));
     }
     return TESS_OK;
 }
 
+/* An update's numbers arrive in order: where the first is, the others are not far. */
 tess_status tess_trainer_read(tess_trainer *t, bool wait, tess_step_result *out)
 {
-    float x;
-    int64_t step;
-    bool there;
+    float x[TESS__RESULT_NUMBERS];
+    int64_t step = 0;
+    bool there = true;
     *out = (tess_step_result){0};
-    for (;;) {
-        TESS_TRY(tess_readback_read(t->results, wait, &x, &step, &there));
-        if (!there) {
-            return TESS_OK;
-        }
-        if (step > 0) {
-            break;
-        }
-        t->loss_sum += (double)(x * tess__trainer_parts(t));
-        t->n_losses++;
+    for (int i = 0; i < TESS__RESULT_NUMBERS && there; i++) {
+        TESS_TRY(tess_readback_read(t->results, wait || i > 0, &x[i], &step, &there));
     }
-    *out = (tess_step_result){
-        .step = step, .loss = (float)(t->loss_sum / (double)t->n_losses), .norm = sqrtf(x)};
-    t->loss_sum = 0;
-    t->n_losses = 0;
+    if (there) {
+        *out = (tess_step_result){
+            .step = step, .loss = x[0], .norm = sqrtf(x[1]), .why = (tess_skip)x[2]};
+    }
     return TESS_OK;
 }

@@ -80,7 +80,7 @@ static tess_status add_adamw(tess_graph *g, const tess_trainer *t, tess_value hy
         o.narrow = t->narrow ? whole_group(g, t, "half", TESS_BF16) : 0;
         tess_adamw(g, whole_group(g, t, tess__trainer_group(t), TESS_F32),
                    whole_group(g, t, "grad", TESS_F32), whole_group(g, t, "m", TESS_F32),
-                   whole_group(g, t, "v", TESS_F32), hyper, t->norm, o);
+                   whole_group(g, t, "v", TESS_F32), hyper, t->gated, o);
     }
     return TESS_OK;
 }
@@ -98,7 +98,7 @@ static void add_muon(tess_graph *g, const tess_trainer *t, tess_value hyper, con
         x[i] = tess_reshape(g, tess_state(g, groups[i], name, TESS_F32, shape),
                             TESS_SHAPE_OF(tess_shape_count(&shape)));
     }
-    tess_muon(g, x[0], x[1], x[2], hyper, t->norm, o);
+    tess_muon(g, x[0], x[1], x[2], hyper, t->gated, o);
     o->n_matrices = 0;
 }
 
@@ -156,9 +156,22 @@ static tess_value add_time(tess_graph *g, const tess_trainer *t)
     const tess_value skipped = tess_state(g, "skipped", "updates", TESS_F32, TESS_SHAPE_OF(1));
     tess_value is_skipped;
     const tess_value hyper =
-        tess_adam_time(g, rates, skipped, t->norm, t->o.beta1, t->o.beta2, &is_skipped);
+        tess_adam_time(g, rates, skipped, t->gated, t->o.beta1, t->o.beta2, &is_skipped);
     tess_accumulate(g, skipped, is_skipped);
     return hyper;
+}
+
+/* The gradient's norm, and whether it counts: from sums over all ranks, so that all decide alike.
+ */
+static void add_gate(tess_graph *g, tess_trainer *t)
+{
+    const tess_value loss = tess_state(g, "loss", "sum", TESS_F32, TESS_SHAPE_OF(1));
+    const tess_value recent = t->o.skip_outliers > 0 ? tess_state(g, "recent", "steps", TESS_F32,
+                                                                  TESS_SHAPE_OF(TESS_RECENT_SIZE))
+                                                     : 0;
+    t->norm = tess_sumsq(g, whole_group(g, t, "grad", TESS_F32));
+    t->gated = tess_update_gate(g, t->norm, loss, recent, t->o.skip_outliers, &t->why, &t->loss);
+    tess_update_note(g, t->norm, loss, recent);
 }
 
 tess_status tess__trainer_build_update(tess_trainer *t)
@@ -168,7 +181,7 @@ tess_status tess__trainer_build_update(tess_trainer *t)
     if (!g) {
         return TESS_NOMEM;
     }
-    t->norm = tess_sumsq(g, whole_group(g, t, "grad", TESS_F32));
+    add_gate(g, t);
     const tess_value hyper = add_time(g, t);
     if (t->o.muon) {
         add_hidden(g, t, hyper);
@@ -177,8 +190,9 @@ tess_status tess__trainer_build_update(tess_trainer *t)
     if (!t->model->lora && !t->o.distill) {
         clamp_scales(g, t->model);
     }
-    TESS_TRY(
-        tess_plan_build(g, &t->norm, 1, tess__model_device(t->model), s, t->workspace, &t->update));
+    const tess_value outputs[] = {t->norm, t->loss, t->why};
+    TESS_TRY(tess_plan_build(g, outputs, TESS_COUNT(outputs), tess__model_device(t->model), s,
+                             t->workspace, &t->update));
     return tess_plan_bind(t->update, "rates", t->rates);
 }
 

@@ -27,7 +27,7 @@ static const char *const moment_groups[] = {"m", "v"};
 typedef struct state_part {
     int64_t format, step, counter, epoch, n_loss, n_skipped;
     double elapsed;
-    char *seed, *settings, *loss_sum, *check;
+    char *seed, *settings, *loss_sum, *recent, *check;
     const tess_json *files;
 } state_part;
 
@@ -40,6 +40,7 @@ static const tess_field state_fields[] = {
     {"loss_sum", TESS_FIELD_STRING, offsetof(state_part, loss_sum), 0, 0},
     {"n_loss", TESS_FIELD_INT, offsetof(state_part, n_loss), 0, 1e15},
     {"n_skipped", TESS_FIELD_INT, offsetof(state_part, n_skipped), 0, 1e15},
+    {"recent", TESS_FIELD_STRING, offsetof(state_part, recent), 0, 0},
     {"seed", TESS_FIELD_STRING, offsetof(state_part, seed), 0, 0},
     {"settings", TESS_FIELD_STRING, offsetof(state_part, settings), 0, 0},
     {"files", TESS_FIELD_OBJECT, offsetof(state_part, files), 0, 0},
@@ -119,10 +120,11 @@ static tess_status read_checked(const char *path, tess_json_doc **out)
 
 static tess_status write_state(const tess_train_state *s, const char *dir)
 {
-    char seed[32], loss_sum[40], settings[33];
+    char seed[32], loss_sum[40], settings[33], recent[sizeof s->recent];
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)s->seed);
     snprintf(loss_sum, sizeof loss_sum, "%a", s->loss_sum); /* every bit */
     memcpy(settings, s->settings, sizeof settings);
+    memcpy(recent, s->recent, sizeof recent);
     state_part part = {.format = STATE_FORMAT,
                        .step = s->step,
                        .counter = s->counter,
@@ -131,6 +133,7 @@ static tess_status write_state(const tess_train_state *s, const char *dir)
                        .n_loss = s->n_loss,
                        .n_skipped = s->n_skipped,
                        .loss_sum = loss_sum,
+                       .recent = recent[0] ? recent : NULL,
                        .seed = seed,
                        .settings = settings};
     tess_buf b = {0};
@@ -183,6 +186,7 @@ static tess_status read_part(const tess_json *root, tess_arena *arena, const cha
                               .n_skipped = p.n_skipped,
                               .seed = strtoull(p.seed, NULL, 10)};
     memcpy(out->settings, p.settings, sizeof out->settings);
+    snprintf(out->recent, sizeof out->recent, "%s", p.recent ? p.recent : "");
     for (size_t i = 0; with_files && i < tess_json_count(p.files); i++) {
         const char *name;
         const char *want = tess_json_string(tess_json_member(p.files, i, &name), "");

@@ -413,7 +413,7 @@ static tess_status wait_ready(tess_loader *l, tess__tray *t)
     int64_t first, last;
     while (t->state != TESS__TRAY_READY || t->step != l->read_step) {
         struct timespec until;
-        if (tess_cancelled) {
+        if (tess_cancelled && !l->options.patient) {
             return TESS_FAIL(TESS_CANCELLED, "stopped while waiting for data");
         }
         if (l->options.workers == 0 && take(l, &mine, &first, &last)) {
@@ -490,6 +490,17 @@ tess_status tess_loader_seek(tess_loader *l, int64_t counter)
     pthread_cond_broadcast(&l->work);
     pthread_mutex_unlock(&l->lock);
     return TESS_OK;
+}
+
+/* Samples that were bad are marked when their batch is delivered. */
+void tess_loader_find(const tess_loader *l, int64_t counter, int64_t *samples)
+{
+    for (int64_t i = 0; i < l->n_local; i++) {
+        int64_t attempt = 0;
+        do {
+            samples[i] = tess_order_get(&l->order, counter, l->first_slot + i, attempt++);
+        } while (samples[i] >= 0 && l->is_counted[samples[i] / 4] >> 2 * (samples[i] % 4) & 1);
+    }
 }
 
 int64_t tess_loader_batches_per_epoch(const tess_loader *l)

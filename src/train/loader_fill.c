@@ -354,7 +354,7 @@ static tess_status fill_slot(tess__worker *w, tess__tray *t, int64_t slot)
 tess_status tess__loader_fill(tess__worker *w, tess__tray *t, int64_t first, int64_t last)
 {
     for (int64_t slot = first; slot < last; slot++) {
-        if (tess_cancelled) {
+        if (tess_cancelled && !w->loader->options.patient) {
             return TESS_FAIL(TESS_CANCELLED, "stopped while loading");
         }
         TESS_TRY(fill_slot(w, t, slot));

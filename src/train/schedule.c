@@ -83,6 +83,9 @@ tess_status tess__settings_hash(const tess_train_options *o, const tess_model *m
         if (o->patch_dropout > 0) {
             tess_hash128_add(s, &o->patch_dropout, sizeof o->patch_dropout);
         }
+        if (o->skip_outliers > 0) {
+            tess_hash128_add(s, &o->skip_outliers, sizeof o->skip_outliers);
+        }
         if (o->lora.rank > 0) {
             add_lora(s, o, m);
         }

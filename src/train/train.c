@@ -10,7 +10,6 @@
  * the same bytes. */
 #include "train/train.h"
 
-#include <math.h>
 #include <string.h>
 
 tess_pipeline tess_model_pipeline(const tess_model *m)
@@ -151,6 +150,7 @@ static tess_status open_model(tess_run *r)
                               .muon = strcmp(o->optimizer, "muon") == 0,
                               .muon_momentum = (float)o->muon_momentum,
                               .muon_lr = (float)o->muon_lr,
+                              .skip_outliers = (float)o->skip_outliers,
                               .recompute = o->grad_checkpointing      ? TESS_RECOMPUTE_FULL
                                            : o->recompute_activations ? TESS_RECOMPUTE_SELECTIVE
                                                                       : TESS_RECOMPUTE_OFF,
@@ -194,6 +194,7 @@ static tess_status open_data(tess_run *r)
                              .temperature = o->language_temperature,
                              .rank = r->rank,
                              .n_ranks = r->n_ranks,
+                             .patient = r->n_ranks > 1,
                              .workers = o->workers,
                              .cache_size = o->cache_size,
                              .cache_bytes = o->cache_bytes,
@@ -227,18 +228,6 @@ static tess_status find_checkpoint(const tess_run *r, char **out)
     }
     *out = tess_strdup(r->o.resume);
     return *out ? TESS_OK : TESS_NOMEM;
-}
-
-/* Ranks go on together only from one state and with the same options. */
-static tess_status compare_ranks(const tess_run *r)
-{
-    char what[128];
-    if (!r->o.comm) {
-        return TESS_OK;
-    }
-    snprintf(what, sizeof what, "step %lld, options and model %.32s", (long long)r->state.step,
-             r->state.settings);
-    return tess_comm_agree(r->o.comm, what, (uint64_t)r->state.step);
 }
 
 /* The settings agree, so these must; a file whose hashes were put right after a change may not. */
@@ -275,6 +264,7 @@ static tess_status resume(tess_run *r)
                        dir, dir);
     }
     st = st ? st : check_state(r, dir);
+    st = st ? st : tess__run_send_recent(r, dir);
     st = st ? st : tess_trainer_sync(r->trainer, r->state.step - r->state.n_skipped);
     st = st ? st : tess_loader_seek(r->loader, r->state.counter);
     r->elapsed_before = r->state.elapsed;
@@ -290,9 +280,9 @@ static tess_status open_run(tess_run *r)
         return TESS_NOMEM;
     }
     TESS_TRY(open_model(r));
-    TESS_TRY(open_data(r));
-    TESS_TRY(resume(r));
-    TESS_TRY(compare_ranks(r));
+    tess_status st = open_data(r);
+    st = st ? st : resume(r);
+    TESS_TRY(tess__run_begin_together(r, st));
     if (r->rank > 0) {
         return TESS_OK;
     }
@@ -304,6 +294,7 @@ static tess_status open_run(tess_run *r)
     tess_metrics_options m = {
         .dir = r->o.run_dir, .resume = r->o.resume != NULL, .resume_step = r->state.step};
     TESS_TRY(tess_metrics_open(&m, &r->metrics));
+    TESS_TRY(tess__run_open_skipped(r));
     TESS_TRY(tess__checkpoints_sweep(r->checkpoints_dir));
     TESS_TRY(tess__run_find_evaluated(r));
     return tess__run_log_start(r);
@@ -312,6 +303,7 @@ static tess_status open_run(tess_run *r)
 static void close_run(tess_run *r)
 {
     tess_metrics_close(r->metrics);
+    tess__run_close_skipped(r);
     tess_loader_free(r->loader);
     tess_dataset_close(r->data);
     tess_trainer_free(r->trainer);
@@ -322,28 +314,7 @@ static void close_run(tess_run *r)
     tess_dir_unlock(&r->lock);
 }
 
-/* ---- results ------------------------------------------------------------------------------------
- */
-
-static tess_status account(tess_run *r, const tess_step_result *s)
-{
-    const bool finite = isfinite(s->norm) && isfinite(s->loss);
-    r->loss = s->loss;
-    r->norm = s->norm;
-    r->state.loss_sum += finite ? (double)s->loss : 0;
-    r->state.n_loss += finite;
-    if (isfinite(s->norm)) {
-        return TESS_OK;
-    }
-    r->state.n_skipped++;
-    if (r->rank > 0) {
-        return TESS_OK;
-    }
-    return tess_metrics_log(r->metrics, TESS_LOG_WARN,
-                            "step %lld: the gradient is not finite; update skipped (%lld so far)",
-                            (long long)(s->step + r->skipped_before),
-                            (long long)r->state.n_skipped);
-}
+/* ---- results ------------------------------------------------------------------------------- */
 
 /* What became of the steps before: on a card the last ones are still being made, unless `wait`. */
 static tess_status take_results(tess_run *r, bool wait)
@@ -351,9 +322,9 @@ static tess_status take_results(tess_run *r, bool wait)
     tess_step_result s;
     do {
         TESS_TRY(tess_trainer_read(r->trainer, wait, &s));
-        TESS_TRY(s.step > 0 ? account(r, &s) : TESS_OK);
+        TESS_TRY(s.step > 0 ? tess__run_account(r, &s) : TESS_OK);
     } while (s.step > 0);
-    return TESS_OK;
+    return wait ? tess__run_log_skipped(r) : TESS_OK;
 }
 
 /* ---- saving -------------------------------------------------------------------------------- */
@@ -386,6 +357,7 @@ static tess_status save(tess_run *r, const char *name)
     }
     r->state.elapsed = r->o.seconds > 0 ? r->elapsed_before + tess_seconds() - r->started : 0;
     TESS_TRY(tess_metrics_sync(r->metrics));
+    TESS_TRY(tess__run_fetch_recent(r));
     char *dir = tess_format("%s/%s", r->checkpoints_dir, name);
     return dir ? save_as(r, dir, name) : TESS_NOMEM;
 }
@@ -497,7 +469,9 @@ static tess_status end_epoch(tess_run *r)
     }
     if (r->rank == 0 && r->o.val_data && r->o.val_frequency > 0 &&
         epoch % r->o.val_frequency == 0 && r->evaluated_step != r->state.step) {
-        TESS_TRY(tess__run_evaluate(r));
+        /* Interrupted, it is made up for when the run goes on: all ranks have yet to stop. */
+        const tess_status st = tess__run_evaluate(r);
+        TESS_TRY(st == TESS_CANCELLED ? TESS_OK : st);
     }
     if (r->o.seconds > 0 || epoch % r->o.save_frequency != 0) {
         return TESS_OK;
@@ -505,17 +479,6 @@ static tess_status end_epoch(tess_run *r)
     char name[32];
     snprintf(name, sizeof name, "epoch_%lld", (long long)epoch);
     return save(r, name);
-}
-
-/* Ranks stop and slow down together: when one of them was told to stop, and by rank 0's clock. */
-static tess_status share_clock(tess_run *r, bool *out_stop)
-{
-    float x[2] = {(float)(tess_cancelled != 0),
-                  r->rank == 0 ? (float)(tess_seconds() - r->started) : 0.0f};
-    TESS_TRY(r->n_ranks > 1 ? tess_comm_all_reduce(r->o.comm, x, TESS_F32, 2) : TESS_OK);
-    r->elapsed = r->n_ranks > 1 ? (double)x[1] : tess_seconds() - r->started;
-    *out_stop = x[0] > 0;
-    return TESS_OK;
 }
 
 static bool done(const tess_run *r)
@@ -528,7 +491,7 @@ static tess_status train_loop(tess_run *r)
     r->started = r->window_start = tess_seconds();
     bool stop = false;
     TESS_TRY(end_epoch(r)); /* of the session before */
-    TESS_TRY(share_clock(r, &stop));
+    TESS_TRY(tess__run_share_clock(r, &stop));
     while (!done(r)) {
         if (stop) {
             return TESS_FAIL(TESS_CANCELLED, "stopped at step %lld", (long long)r->state.step);
@@ -540,7 +503,7 @@ static tess_status train_loop(tess_run *r)
         if (r->o.save_every_n_steps > 0 && r->state.step % r->o.save_every_n_steps == 0) {
             TESS_TRY(save_step(r));
         }
-        TESS_TRY(share_clock(r, &stop));
+        TESS_TRY(tess__run_share_clock(r, &stop));
     }
     return TESS_OK;
 }

@@ -49,7 +49,27 @@ typedef struct tess_run {
     int64_t window_samples, window_steps;
     float loss, norm;
     double lr;
+    tess_step_result *skipped; /* (n_skipped) by step of the run: not written down yet */
+    size_t n_skipped, cap_skipped;
+    tess_appender *skipped_file; /* rank 0's, once there was one */
 } tess_run;
+
+/* train_ranks.c.  All ranks begin, from the same files, or none does; `opened`: how this one did.
+ */
+TESS_MUST_USE tess_status tess__run_begin_together(const tess_run *r, tess_status opened);
+/* Ranks stop and slow down together: when one of them was told to stop, and by rank 0's clock. */
+TESS_MUST_USE tess_status tess__run_share_clock(tess_run *r, bool *out_stop);
+
+/* train_skipped.c.  Takes a step's result into the state; a skipped one also into the list, which
+ * tess__run_log_skipped writes to skipped.jsonl, called by all ranks at the same point. */
+TESS_MUST_USE tess_status tess__run_account(tess_run *r, const tess_step_result *s);
+TESS_MUST_USE tess_status tess__run_log_skipped(tess_run *r);
+/* Rank 0, when it goes on: forgets what was skipped beyond the state's step. */
+TESS_MUST_USE tess_status tess__run_open_skipped(tess_run *r);
+void tess__run_close_skipped(tess_run *r);
+/* With skip_outliers: the store's group "recent" to state.recent, and from there. */
+TESS_MUST_USE tess_status tess__run_fetch_recent(tess_run *r);
+TESS_MUST_USE tess_status tess__run_send_recent(tess_run *r, const char *checkpoint);
 
 /* The part of training that is done, 0..1: by steps or by the clock. */
 double tess__run_fraction(const tess_run *r);

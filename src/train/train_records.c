@@ -39,6 +39,7 @@ static void write_params(const tess_train_options *o, const tess_model *m, tess_
         {"eps", NULL, o->eps},
         {"wd", NULL, o->weight_decay},
         {"grad_clip_norm", NULL, o->grad_clip_norm},
+        {"skip_outliers", NULL, o->skip_outliers},
         {"stochastic_rounding", NULL, (double)o->stochastic_rounding},
         {"warmup", NULL, (double)o->warmup},
         {"lr_min", NULL, o->lr_min},

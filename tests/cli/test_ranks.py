@@ -6,43 +6,15 @@ A run's global batch is --batch-size times R, so 8 pictures are 8, 4 and 2 on ea
 gradient norms of all steps agree to 2e-5 of themselves: sums of f32 over 8 pictures in another
 order, twelve updates on; the same job twice gives the same bytes.
 """
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 
 import tiny
+from ranks import MPIRUN, args, job, metrics, need, train
 
 BOUND = 2e-5
-MPIRUN = ["mpirun", "--oversubscribe"]
-# One host, without ssh; MPI keeps what it allocated until the process ends.
-HERE = dict(OMPI_MCA_plm="isolated", OMPI_ALLOW_RUN_AS_ROOT=1, OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1,
-            OMPI_MCA_mpi_yield_when_idle=1, OMPI_MCA_btl_vader_single_copy_mechanism="none",
-            ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1")
-
-
-def job(command, limit=150):
-    return subprocess.run(["timeout", "-s", "KILL", str(limit), *command],
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, env=tiny.environment(**HERE), check=False)
-
-
-def args(work, name, ranks, *more):
-    line = tiny.train_args(work, name, "--log-every-n-steps", 1, "-j", 1, *more)
-    line[line.index("--batch-size") + 1] = 8 // ranks
-    return [tiny.TESSERA, *map(str, line)]
-
-
-def train(work, name, ranks, *more):
-    return job([*MPIRUN, "-n", str(ranks), *args(work, name, ranks, *more)])
-
-
-def metrics(work, name):
-    with open(f"{work}/logs/{name}/metrics.jsonl", encoding="utf-8") as f:
-        return [json.loads(line) for line in f]
 
 
 def apart(a, b):
@@ -144,9 +116,7 @@ def refusals(work):
 
 
 def main():
-    if not shutil.which("mpirun"):
-        print("mpirun is not installed (openmpi-bin)\n0 passed, 1 failed")
-        sys.exit(1)
+    need()
     work = tiny.work_dir()
     try:
         equal_runs(work)

@@ -204,6 +204,7 @@ static void check_skips(void **state)
 {
     (void)state;
     check_skipping(card());
+    check_outliers(card());
 }
 
 /* ---- a host that does not wait ----------------------------------------------------------------

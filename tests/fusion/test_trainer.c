@@ -234,6 +234,12 @@ static void test_skipped_updates(void **state)
     check_skipping(NULL);
 }
 
+static void test_outliers(void **state)
+{
+    (void)state;
+    check_outliers(NULL);
+}
+
 /* Results that are read later are those that were handed over at once. */
 static void test_results_later(void **state)
 {
@@ -399,6 +405,7 @@ int main(void)
         cmocka_unit_test(test_text_objective_alone),
         cmocka_unit_test(test_gradients_that_are_not_finite),
         cmocka_unit_test(test_skipped_updates),
+        cmocka_unit_test(test_outliers),
         cmocka_unit_test(test_results_later),
         cmocka_unit_test(test_scales_are_bounded),
         cmocka_unit_test(test_plans_make_room),

@@ -94,4 +94,71 @@ static inline void check_skipping(const tess_device *device)
     run_stop(&without);
 }
 
+/* As if so many steps had come before, all alike. */
+static inline void run_pretend(run *r, int count, float loss, float norm)
+{
+    int64_t n;
+    float *recent = run_group(r, "recent", &n);
+    assert_true(n >= TESS_RECENT_SIZE);
+    recent[0] = (float)count;
+    for (int i = 0; i < count; i++) {
+        recent[2 + i] = loss;
+        recent[2 + 128 + i] = norm;
+    }
+    ok(tess_store_upload(tess_model_store(r->m), "recent", ""));
+}
+
+static inline tess_skip run_result(run *r)
+{
+    tess_step_result s;
+    ok(tess_trainer_read(r->t, true, &s));
+    assert_true(s.step > 0);
+    return s.why;
+}
+
+/* One update whose loss and gradient are multiplied by so much, and why it was skipped. */
+static inline tess_skip run_spoilt(run *r, int64_t step, float loss, float gradient)
+{
+    const tess_micro_batch b = fixture_micro_batch(&batch);
+    tess_store *s = tess_model_store(r->m);
+    int64_t n;
+    ok(tess_trainer_micro_step(r->t, &b, NULL));
+    ok(tess_store_download(s, "loss", ""));
+    ok(tess_store_download(s, "grad", ""));
+    *run_group(r, "loss", &n) *= loss;
+    float *grad = run_group(r, "grad", &n);
+    for (int64_t i = 0; i < n; i++) {
+        grad[i] *= gradient;
+    }
+    ok(tess_store_upload(s, "loss", ""));
+    ok(tess_store_upload(s, "grad", ""));
+    ok(tess_trainer_update(r->t, 1e-3, step, NULL));
+    return run_result(r);
+}
+
+/* Outliers are skipped, by loss and by norm, and leave weights, moments and Adam's time alone. */
+static inline void check_outliers(const tess_device *device)
+{
+    static const float planted[][2] = {{1e6f, 1}, {1, 1e6f}, {NAN, 1}, {1, NAN}, {INFINITY, 1}};
+    static const tess_skip why[] = {TESS_SKIP_HIGH_LOSS, TESS_SKIP_HIGH_NORM, TESS_SKIP_LOSS,
+                                    TESS_SKIP_GRADIENT, TESS_SKIP_LOSS};
+    tess_trainer_options o = fixture_options();
+    run without = run_start("tok_last", &o, TESS_PRECISION_F32, device);
+    o.skip_outliers = 6;
+    run with = run_start("tok_last", &o, TESS_PRECISION_F32, device);
+    run_update(&without, 1, false);
+    run_update(&with, 1, false);
+    run_pretend(&with, 40, with.loss, with.norm);
+    for (int64_t i = 0; i < TESS_COUNT(why); i++) {
+        assert_int_equal(run_spoilt(&with, 2 + i, planted[i][0], planted[i][1]), why[i]);
+    }
+    assert_int_equal(run_spoilt(&without, 2, 1, 1), TESS_SKIP_NOT);
+    assert_int_equal(run_spoilt(&with, 2 + TESS_COUNT(why), 1, 1), TESS_SKIP_NOT);
+    ok(tess_model_fetch(with.m));
+    ok(tess_model_fetch(without.m));
+    assert_same_states(&with, &without);
+    run_stop(&with);
+    run_stop(&without);
+}
+
 #endif

@@ -240,6 +240,7 @@ static void test_ranks_share_the_batch(void **state)
     (void)state;
     tess_dataset *ds = open_damaged(200, 10, &m);
     tess_loader *one = open_loader(ds, plain), *four[4];
+    int64_t delivered[12][40], found[10];
     for (int r = 0; r < 4; r++) {
         tess_loader_options o = plain;
         o.rank = r, o.n_ranks = 4, o.workers = r % 2;
@@ -252,6 +253,7 @@ static void test_ranks_share_the_batch(void **state)
             assert_int_equal(part->counter, whole->counter);
             assert_int_equal(part->n_pictures, 10);
             assert_memory_equal(part->samples, whole->samples + 10 * r, 10 * sizeof(int64_t));
+            memcpy(delivered[step], whole->samples, sizeof delivered[step]);
             assert_memory_equal(part->pictures, whole->pictures + 10 * r * SIZE * SIZE * 3,
                                 10 * SIZE * SIZE * 3);
             for (int k = 0; k < 3; k++) {
@@ -261,6 +263,10 @@ static void test_ranks_share_the_batch(void **state)
         }
     }
     for (int r = 0; r < 4; r++) {
+        for (int64_t step = 0; step < 12; step++) {
+            tess_loader_find(four[r], 40 * step, found);
+            assert_memory_equal(found, delivered[step] + 10 * r, sizeof found);
+        }
         tess_loader_free(four[r]);
     }
     tess_loader_free(one);
@@ -426,6 +432,11 @@ static void test_cancel(void **state)
         tess_cancelled = 1;
         tess_loader *l = open_loader(ds, o);
         assert_int_equal(tess_loader_read(l, &b), TESS_CANCELLED);
+        tess_loader_free(l);
+        o.patient = true;
+        l = open_loader(ds, o);
+        assert_int_equal(tess_loader_read(l, &b), TESS_OK);
+        assert_int_equal(b->n_pictures, plain.batch);
         tess_loader_free(l);
         tess_cancelled = 0;
     }

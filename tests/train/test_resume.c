@@ -481,6 +481,42 @@ static void test_every_piece_is_needed(void **state)
     }
 }
 
+/* What outliers are told by goes on; without it, or changed by hand, nothing does. */
+static void test_recent_steps(void **state)
+{
+    (void)state;
+    static char dir[512];
+    tess_train_options o = tiny_options("recent");
+    o.skip_outliers = 0.5;
+    o.steps = 50;
+    o.save_every_n_steps = 50;
+    assert_trains(&o);
+    o.run_dir = tiny_options("recent_again").run_dir;
+    train_until(o, 34);
+    o.resume = "latest";
+    assert_trains(&o);
+    assert_true(tree_hash("recent", "checkpoints/step_00000050") ==
+                tree_hash("recent_again", "checkpoints/step_00000050"));
+    char *a = slurp(run_path("recent/skipped.jsonl"), NULL);
+    char *b = slurp(run_path("recent_again/skipped.jsonl"), NULL);
+    assert_non_null(strstr(a, "far above"));
+    assert_string_equal(a, b);
+    tess_free(a);
+    tess_free(b);
+
+    o = tiny_options("recent_lost");
+    o.skip_outliers = 0.5;
+    train_until(o, 11);
+    snprintf(dir, sizeof dir, "%s/recent_lost/" CUT_STEP, run_dir);
+    o.resume = dir;
+    static const char *const lines[] = {"\"recent\": \"\",", "\"recent\": \"7fc00000\","};
+    for (int64_t i = 0; i < TESS_COUNT(lines); i++) {
+        reseal("recent_lost", "\"recent\"", lines[i]);
+        assert_int_equal(tess_train(&o), TESS_FORMAT);
+        assert_non_null(strstr(tess_error(), "losses and norms of the last steps"));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -492,6 +528,7 @@ int main(void)
         cmocka_unit_test(test_other_runs_are_refused),
         cmocka_unit_test(test_damage),
         cmocka_unit_test(test_every_piece_is_needed),
+        cmocka_unit_test(test_recent_steps),
     };
     return cmocka_run_group_tests(tests, tiny_make, run_dir_remove);
 }

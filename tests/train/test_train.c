@@ -321,7 +321,7 @@ static void test_skips_what_is_not_finite(void **state)
     assert_int_equal(count_bad(m, "m"), 0);
     assert_int_equal(count_bad(m, "v"), 0);
     char *log = slurp(run_path("nan/out.log"), NULL);
-    assert_non_null(strstr(log, "the gradient is not finite; update skipped (4 so far)"));
+    assert_non_null(strstr(log, "update skipped (4 so far)"));
     tess_free(log);
     tess_trainer_free(t);
     tess_model_free(m);
