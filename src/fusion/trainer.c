@@ -99,6 +99,14 @@ static tess_value image_tower(tess_graph *g, const tess_trainer *t)
     return tess__picture_tower(g, t->model, pictures, t->o.recompute);
 }
 
+/* Each rank has the whole loss; a part of each, summed before the update, is the same on all. */
+static void note_loss(tess_graph *g, const tess_trainer *t, tess_value loss)
+{
+    const int n_ranks = t->o.comm ? tess_comm_size(t->o.comm) : 1;
+    const tess_value part = n_ranks > 1 ? tess_scale(g, loss, 1 / (float)n_ranks) : loss;
+    tess_accumulate(g, tess_state(g, "loss", "sum", TESS_F32, TESS_SHAPE_OF(1)), part);
+}
+
 static tess_status build_graph(const tess_trainer *t, int64_t rows, tess_graph *g, tess_value *loss)
 {
     const tess_model *m = t->model;
@@ -119,7 +127,7 @@ static tess_status build_graph(const tess_trainer *t, int64_t rows, tess_graph *
     }
     TESS_SHAPE(g, text, k * b, m->config.embed_dim);
     *loss = tess__trainer_loss(g, t, image, text);
-    tess_accumulate(g, tess_state(g, "loss", "sum", TESS_F32, TESS_SHAPE_OF(1)), *loss);
+    note_loss(g, t, *loss);
     return add_gradients(g, t, *loss);
 }
 

@@ -6,6 +6,7 @@ A run's global batch is --batch-size times R, so 8 pictures are 8, 4 and 2 on ea
 gradient norms of all steps agree to 2e-5 of themselves: sums of f32 over 8 pictures in another
 order, twelve updates on; the same job twice gives the same bytes.
 """
+import json
 import os
 import re
 import shutil
