@@ -278,8 +278,8 @@ typedef struct tess_loader_options {
     int64_t rank, n_ranks; /* this rank gets slots [rank*B/n_ranks, (rank+1)*B/n_ranks) */
     /* Waits for a batch though tess_cancelled is set: others wait for what is made of it. */
     bool patient;
-    int workers;           /* threads; 0: the caller's own, when it asks */
-    int64_t prefetch;      /* batches made ahead; 0: 2 */
+    int workers;      /* threads; 0: the caller's own, when it asks */
+    int64_t prefetch; /* batches made ahead; 0: 2 */
     /* Decoded pictures are brought to (cache_size,cache_size) before the view is taken from them,
      * and kept while there is room; 0: views from the full picture, nothing kept.  What is kept
      * never changes what is delivered. */
