@@ -82,6 +82,9 @@ void *tess_alloc_array(size_t n, size_t item_bytes);
  * are zeroed.  On failure the array is unchanged. */
 TESS_MUST_USE tess_status tess_grow(void *array, size_t *n_cap, size_t n_need, size_t item_bytes);
 void tess_free(void *p);
+/* Addresses that no memory stands behind, for layouts: to compute with, not to touch. */
+void *tess_reserve(size_t bytes);
+void tess_unreserve(void *p, size_t bytes);
 /* Gives back whole pages inside a part of what was allocated; its contents are lost, and it may be
  * written again. */
 void tess_memory_forget(void *data, size_t n_bytes);

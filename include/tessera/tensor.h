@@ -371,6 +371,10 @@ TESS_MUST_USE tess_status tess_store_mirror(tess_store *s, const char *group, co
 /* Before the layout: entries of rank > 1 for which `leads` is true come before all others, so that
  * what an optimizer of their own handles is a prefix too. */
 void tess_store_lead(tess_store *s, bool (*leads)(const char *name));
+/* Before the layout: groups get their layout and addresses, but no memory: enough for plans on the
+ * null device, of models far above memory.  Nothing may be read from it or written to it. */
+void tess_store_describe(tess_store *s);
+bool tess_store_is_described(const tess_store *s);
 /* Lays out and allocates what is not yet.  Later additions are mirrors and new groups, which a
  * second call lays out; a group that has its layout takes no more entries. */
 TESS_MUST_USE tess_status tess_store_allocate(tess_store *s);
@@ -458,6 +462,9 @@ typedef struct tess_device tess_device;
 /* The null device plans and never computes; the cpu device computes. */
 const tess_device *tess_device_null(void);
 const tess_device *tess_device_cpu(void);
+/* Plans as "cpu" or "cuda" would, with their operators and the scratch that these ask for, and
+ * never computes: no card need be there. */
+const tess_device *tess_device_describe(const char *name);
 /* The first NVIDIA card (CUDA_VISIBLE_DEVICES says which), opened once a process.  TESS_DEVICE says
  * what is missing and what to do: no card, a driver that is too old, a card of another generation;
  * TESS_UNSUPPORTED: a program that was built without nvcc. */
@@ -513,10 +520,21 @@ TESS_MUST_USE tess_status tess_readback_read(tess_readback *r, bool wait, float 
 typedef struct tess_plan_stats {
     int64_t n_steps;
     size_t arena_bytes, scratch_bytes,
-        live_bytes; /* placed; largest operator scratch; sum of live */
-    double flops;   /* of one run, by the operators' own counts */
+        live_bytes;     /* placed; largest operator scratch; sum of live */
+    size_t input_bytes; /* bound, not placed */
+    double flops;       /* of one run, by the operators' own counts */
 } tess_plan_stats;
 tess_plan_stats tess_plan_get_stats(const tess_plan *p);
+/* Steps that are alike: of one operator, with as many operations and bytes. */
+typedef struct tess_op_cost {
+    const char *op;      /* its name in the table */
+    tess_dtype dtype;    /* bf16 or f16 where an input is, else f32 */
+    int64_t n;           /* so many steps */
+    double flops, bytes; /* of one: by its own count; read and written, each operand once */
+    double seconds;      /* of one, a mean over profiled runs; 0: there were none */
+} tess_op_cost;
+/* In the order of their first steps; the caller frees *out with tess_free. */
+TESS_MUST_USE tess_status tess_plan_costs(const tess_plan *p, tess_op_cost **out, int64_t *out_n);
 void tess_plan_print(const tess_plan *p, tess_buf *out);
 /* Seconds and FLOPs per operator name over all runs since profiling was switched on. */
 void tess_plan_profile(tess_plan *p, bool on);
@@ -545,6 +563,8 @@ typedef struct tess_comm_options {
 TESS_MUST_USE tess_status tess_comm_open(const tess_comm_options *o, tess_comm **out);
 /* Waits until all ranks have come; after an error it does not wait. */
 void tess_comm_close(tess_comm *c);
+/* Rank 0 of `ranks` that are not there: for plans on the null device.  Nothing is carried. */
+TESS_MUST_USE tess_status tess_comm_describe(int ranks, tess_comm **out);
 /* Ends all processes of the job, this one with `code`; alone it does nothing. */
 void tess_comm_abort(tess_comm *c, int code);
 int tess_comm_rank(const tess_comm *c);

@@ -81,6 +81,27 @@ void tess_free(void *p)
     free(p);
 }
 
+void *tess_reserve(size_t bytes)
+{
+    void *p = MAP_FAILED;
+    if (!tess__fault_hit(TESS_FAULT_ALLOC)) {
+        p = mmap(NULL, bytes > 0 ? bytes : 1, PROT_NONE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    }
+    if (p == MAP_FAILED) {
+        (void)TESS_FAIL(TESS_NOMEM, "no addresses for %zu bytes: ulimit -v may be too low", bytes);
+        return NULL;
+    }
+    return p;
+}
+
+void tess_unreserve(void *p, size_t bytes)
+{
+    if (p) {
+        munmap(p, bytes > 0 ? bytes : 1);
+    }
+}
+
 tess_status tess_grow(void *array, size_t *n_cap, size_t n_need, size_t item_bytes)
 {
     if (n_need <= *n_cap) {

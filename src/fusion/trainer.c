@@ -207,7 +207,8 @@ static tess_status check_options(const tess_model *m, const tess_trainer_options
                          o->patch_dropout);
     }
     if (o->comm && tess_comm_size(o->comm) > 1 &&
-        (o->distill || tess__model_device(m) != tess_device_cpu())) {
+        (o->distill ||
+         (!tess_store_is_described(m->store) && tess__model_device(m) != tess_device_cpu()))) {
         return TESS_FAIL(TESS_UNSUPPORTED, "several ranks train on processors, and both towers: "
                                            "not on a card yet, and not by distillation");
     }
@@ -261,6 +262,9 @@ static tess_status add_own(const tess_trainer *t, const char *group, const char 
     if (!tess_store_group(s, group, &n_there)) {
         TESS_TRY(tess_store_add(s, group, name, TESS_SHAPE_OF(n)));
         TESS_TRY(tess_store_allocate(s));
+    }
+    if (tess_store_is_described(s)) {
+        return TESS_OK;
     }
     memset(tess_store_group(s, group, &n_there), 0, (size_t)n * sizeof(float));
     return tess_store_upload(s, group, "");

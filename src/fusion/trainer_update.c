@@ -233,7 +233,7 @@ static void round_unlocked(const tess_trainer *t, const float *param, uint16_t *
 tess_status tess_trainer_sync(tess_trainer *t, int64_t step)
 {
     tess_store *s = t->model->store;
-    if (!t->narrow) {
+    if (!t->narrow || tess_store_is_described(s)) {
         return TESS_OK;
     }
     TESS_TRY(tess_store_download(s, "param", ""));

@@ -490,6 +490,17 @@ tess_status tess_comm_open(const tess_comm_options *o, tess_comm **out)
     return TESS_OK;
 }
 
+tess_status tess_comm_describe(int ranks, tess_comm **out)
+{
+    tess_comm *c = *out = tess_alloc(sizeof *c);
+    if (!c) {
+        return TESS_NOMEM;
+    }
+    c->size = ranks;
+    c->seconds = DEFAULT_SECONDS;
+    return TESS_OK;
+}
+
 void tess_comm_close(tess_comm *c)
 {
     if (!c) {

@@ -15,8 +15,15 @@ const tess_device *tess_device_null(void)
 
 const tess_device *tess_device_cpu(void)
 {
-    static const tess_device device = {.name = "cpu", .computes = true};
+    static const tess_device device = {.name = "cpu", .computes = true, .prepares = true};
     return &device;
+}
+
+const tess_device *tess_device_describe(const char *name)
+{
+    static const tess_device cpu = {.name = "described cpu", .prepares = true};
+    static const tess_device cuda = {.name = "described cuda", .prepares = true, .fuses = true};
+    return strcmp(name, "cuda") == 0 ? &cuda : &cpu;
 }
 
 tess_status tess_device_open(const char *name, const tess_device **out)

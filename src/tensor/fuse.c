@@ -281,5 +281,5 @@ tess_status tess__graph_fuse_all(tess_graph **g, tess_value *output)
 
 tess_status tess__graph_fuse(tess_graph **g, tess_value *output, const tess_device *device)
 {
-    return device && device->remote ? tess__graph_fuse_all(g, output) : TESS_OK;
+    return device && (device->remote || device->fuses) ? tess__graph_fuse_all(g, output) : TESS_OK;
 }

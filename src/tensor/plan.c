@@ -262,6 +262,15 @@ static tess_status prepare_remote(tess_step *st)
     return TESS_OK;
 }
 
+/* The same of a card that need not be there; what no kernel of it does yet has no scratch. */
+static tess_status describe_remote(tess_step *st)
+{
+    const tess_cuda_op *op = tess__cuda_find(st->op);
+    const tess_prepare c = {.in = st->in, .out = st->out, .n_in = st->n_in, .attrs = st->attrs};
+    st->scratch_bytes = op && op->scratch ? op->scratch(&c) : 0;
+    return TESS_OK;
+}
+
 static tess_status prepare(tess_step *st)
 {
     if (!st->op->prepare) {
@@ -298,11 +307,18 @@ static tess_status make_step(builder *b, const tess_node *n, tess_step *st)
         st->out_buffer[k] = p->buffer_of[n->out + k];
     }
     st->flops = n->op->flops ? n->op->flops(st->in, st->out, st->attrs) : 0;
-    return p->device->remote ? prepare_remote(st) : p->device->computes ? prepare(st) : TESS_OK;
+    return p->device->remote     ? prepare_remote(st)
+           : p->device->fuses    ? describe_remote(st)
+           : p->device->prepares ? prepare(st)
+                                 : TESS_OK;
 }
 
 static void count_bytes(tess_plan *p)
 {
+    for (int64_t i = 0; i < p->n_buffers; i++) {
+        const tess_buffer *x = &p->buffers[i];
+        p->stats.input_bytes += x->place == TESS_PLACE_INPUT ? x->n_bytes : 0;
+    }
     for (int64_t s = 0; s < p->n_steps; s++) {
         size_t live = 0;
         for (int64_t i = 0; i < p->n_buffers; i++) {

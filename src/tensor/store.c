@@ -27,6 +27,7 @@ typedef struct group {
     int64_t n, n_leading, n_decayed;
     tess_dtype dtype; /* f32 unless set */
     bool scattered;
+    bool described; /* data are addresses without memory */
     float *data;
 } group;
 
@@ -35,6 +36,7 @@ struct tess_store {
     size_t n_groups, cap_groups;
     bool (*leads)(const char *name);
     bool allocated;
+    bool described;       /* see tess_store_describe */
     tess_shadows shadows; /* on a device with memory of its own */
 };
 
@@ -183,13 +185,20 @@ static void lay_out(const tess_store *s, group *g)
     g->n_decayed = ends[1];
 }
 
+static size_t group_bytes(const group *g)
+{
+    return (size_t)g->n * tess_dtype_bytes(g->dtype);
+}
+
 static tess_status allocate(const tess_store *s, group *g)
 {
     if (g->data) {
         return TESS_OK;
     }
     lay_out(s, g);
-    g->data = tess_alloc_array((size_t)g->n, tess_dtype_bytes(g->dtype));
+    g->described = s->described;
+    g->data = g->described ? tess_reserve(group_bytes(g))
+                           : tess_alloc_array((size_t)g->n, tess_dtype_bytes(g->dtype));
     return g->data ? TESS_OK : TESS_NOMEM;
 }
 
@@ -200,7 +209,11 @@ static void free_group(group *g)
     }
     tess_free(g->entries);
     tess_free(g->name);
-    tess_free(g->data);
+    if (g->described) {
+        tess_unreserve(g->data, group_bytes(g));
+    } else {
+        tess_free(g->data);
+    }
     *g = (group){0};
 }
 
@@ -238,6 +251,16 @@ void tess_store_free(tess_store *s)
         tess_free(s->groups);
         tess_free(s);
     }
+}
+
+void tess_store_describe(tess_store *s)
+{
+    s->described = true;
+}
+
+bool tess_store_is_described(const tess_store *s)
+{
+    return s->described;
 }
 
 void tess_store_lead(tess_store *s, bool (*leads)(const char *name))
@@ -284,11 +307,6 @@ float *tess_store_group(const tess_store *s, const char *name, int64_t *out_n)
     const group *g = s ? find_group(s, name) : NULL;
     *out_n = g ? g->n : 0;
     return g ? g->data : NULL;
-}
-
-static size_t group_bytes(const group *g)
-{
-    return (size_t)g->n * tess_dtype_bytes(g->dtype);
 }
 
 tess_status tess__store_shadow(tess_store *s, const tess_remote *remote, const char *group_name,

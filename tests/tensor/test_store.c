@@ -286,6 +286,51 @@ static void test_mapped(void **state)
     assert_int_equal(unlink(path), 0);
 }
 
+/* A layout of a terabyte, which takes addresses and no memory; its plan is what the same store with
+ * memory would have. */
+static void test_described(void **state)
+{
+    (void)state;
+    size_t arena[2] = {0};
+    for (int described = 0; described < 2; described++) {
+        tess_store *far = tess_store_new();
+        if (described) {
+            tess_store_describe(far);
+        }
+        const int64_t rows = described ? (int64_t)1 << 28 : 3;
+        assert_true(tess_store_is_described(far) == described);
+        assert_int_equal(tess_store_add(far, "param", "w", TESS_SHAPE_OF(rows, 1024)), TESS_OK);
+        assert_int_equal(tess_store_add(far, "param", "b", TESS_SHAPE_OF(4)), TESS_OK);
+        assert_int_equal(tess_store_mirror(far, "m", "param"), TESS_OK);
+        assert_int_equal(tess_store_allocate(far), TESS_OK);
+        int64_t n;
+        const float *flat = tess_store_group(far, "m", &n);
+        assert_int_equal(n, rows * 1024 + 16);
+        assert_ptr_equal(tess_store_find(far, "m", "b", NULL), flat + rows * 1024);
+        tess_graph *g = tess_graph_new();
+        tess_value w = tess_state(g, "param", "b", TESS_F32, TESS_SHAPE_OF(4));
+        tess_value y = tess_add(g, w, w);
+        tess_workspace *workspace = tess_workspace_new();
+        tess_plan *p;
+        assert_int_equal(tess_plan_build(g, &y, 1, tess_device_describe("cpu"), far, workspace, &p),
+                         TESS_OK);
+        arena[described] = tess_plan_get_stats(p).arena_bytes;
+        assert_int_equal(tess_plan_run(p), TESS_OK); /* does nothing */
+        tess_op_cost *costs;
+        assert_int_equal(tess_plan_costs(p, &costs, &n), TESS_OK);
+        assert_int_equal(n, 1);
+        assert_string_equal(costs[0].op, "add");
+        assert_true(costs[0].n == 1 && costs[0].bytes == 3 * 4 * sizeof(float));
+        assert_true(costs[0].seconds == 0);
+        tess_free(costs);
+        tess_plan_free(p);
+        tess_workspace_free(workspace);
+        tess_graph_free(g);
+        tess_store_free(far);
+    }
+    assert_true(arena[0] == arena[1] && arena[0] > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -297,6 +342,7 @@ int main(void)
         cmocka_unit_test(test_long_lists_end_in_a_number),
         cmocka_unit_test(test_half_types),
         cmocka_unit_test(test_mapped),
+        cmocka_unit_test(test_described),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
