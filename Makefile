@@ -124,6 +124,7 @@ $(BUILD)/obj/tensor/%.o: EXTRA_CFLAGS += -fopenmp -ffp-contract=fast -fno-math-e
 $(BUILD)/obj/vision/%.o: EXTRA_CFLAGS += -fopenmp
 # The page is in the program: src/serve/assets.c embeds it.
 $(BUILD)/obj/serve/assets.o: $(wildcard src/serve/page.*)
+$(BUILD)/obj/cli/model_preset.o: $(wildcard models/*.json)
 
 $(BUILD)/obj/%.o: src/%.c Makefile
 	@mkdir -p $(@D)

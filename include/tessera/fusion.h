@@ -42,6 +42,18 @@ TESS_MUST_USE tess_status tess_model_new(const char *config_path, const char *to
  * own, against the recorded fingerprint. */
 TESS_MUST_USE tess_status tess_model_open(const char *dir, tess_precision precision,
                                           tess_model **out);
+/* What a model is made of, for predictions: a config file or directory (no weights need be there),
+ * or with `text` that config itself, `path` being its name in messages. */
+typedef struct tess_model_outline {
+    const char *path, *text;
+    tess_precision precision;
+    const tess_device *device; /* of tess_device_describe; the trainers' */
+    /* 0: the model, with a store that is described only.  Else towers of so many blocks at most, in
+     * memory and with numbers in them, on the processor: for measuring what a block costs. */
+    int64_t sample_layers;
+} tess_model_outline;
+TESS_MUST_USE tess_status tess_model_describe(const tess_model_outline *o, tess_model **out);
+int64_t tess_model_n_vocab(const tess_model *m); /* of the text tower */
 void tess_model_free(tess_model *m);
 /* Writes a model directory, whole or absent; an existing one is replaced, a directory that holds
  * anything else is refused.  A text-only model keeps the layout that it came in, and that directory
@@ -359,6 +371,21 @@ void tess_trainer_debug(tess_trainer *t, bool on);
 /* The states of a resume: groups m, v, grad of this store beside the model's parameters. */
 double tess_trainer_flops(const tess_trainer *t);  /* of the last micro-step, by the plan */
 size_t tess_trainer_memory(const tess_trainer *t); /* arena bytes now */
+size_t tess_trainer_states(const tess_trainer *t); /* weights, gradients, masters and moments */
+/* What a trainer holds on this rank, in bytes, and what its plans cost. */
+typedef struct tess_trainer_account {
+    int64_t n_params; /* of the model */
+    size_t weights;   /* that products read: the parameters, or where "half" is there that */
+    size_t gradients, masters, moments; /* "grad"; the parameters beside "half"; "m" and "v" */
+    size_t arena, scratch, inputs;      /* of the micro-step's plan, or the update's if larger */
+    tess_op_cost *step, *update;        /* of both plans; seconds where the trainer is profiled */
+    int64_t n_step, n_update;
+} tess_trainer_account;
+/* Of the micro-step for so many tokens (its plan is built where it is not there); 0: of the last
+ * one. */
+TESS_MUST_USE tess_status tess_trainer_account_for(tess_trainer *t, int64_t n_tokens,
+                                                   tess_trainer_account *out);
+void tess_trainer_account_deinit(tess_trainer_account *a);
 double tess_trainer_logit_scale(const tess_trainer *t);
 void tess_trainer_profile(tess_trainer *t, bool on);
 void tess_trainer_print_profile(const tess_trainer *t, tess_buf *out);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Running tessera train: its values become the options of tess_train, alone or as a rank. */
 #include "cli/progress.h"
+#include "cli/ranks.h"
 #include "cli/train_values.h"
 #include "cli/verbs.h"
 
@@ -153,20 +154,11 @@ static tess_status print_result(const cli_command *cmd, const char *dir, bool ad
     return st;
 }
 
-/* Ranks on one host share its cores, unless the launcher has bound each to its own. */
-static void share_threads(const tess_comm *comm)
-{
-    const long online = sysconf(_SC_NPROCESSORS_ONLN);
-    const int n = tess_comm_local_size(comm), mine = tess_cpu_count();
-    const long each = online / n > 0 ? online / n : 1;
-    tess_compute_threads(n > 1 && mine > each ? (int)each : 0);
-}
-
 /* An error of one rank ends them all; alone there is nothing to end. */
 static tess_status train_as_rank(tess_train_options *o, tess_comm *comm)
 {
     const int rank = tess_comm_rank(comm), n = tess_comm_size(comm);
-    share_threads(comm);
+    cli_share_threads(comm);
     o->comm = n > 1 ? comm : NULL;
     if (rank > 0) {
         o->on_progress = NULL;

@@ -3,11 +3,11 @@
 #include "cli/verbs.h"
 
 static const cli_verb *const verbs[] = {
-    &cli_verb_train,       &cli_verb_eval,          &cli_verb_classify, &cli_verb_index_build,
-    &cli_verb_index_info,  &cli_verb_lora_merge,    &cli_verb_mix,      &cli_verb_search,
-    &cli_verb_serve,       &cli_verb_embed,         &cli_verb_convert,  &cli_verb_pack,
-    &cli_verb_export_onnx, &cli_verb_dataset_check, &cli_verb_tokenize, &cli_verb_doctor,
-    &cli_verb_completion,  &cli_verb_man,           &cli_verb_help,
+    &cli_verb_train,       &cli_verb_plan,        &cli_verb_eval,          &cli_verb_classify,
+    &cli_verb_index_build, &cli_verb_index_info,  &cli_verb_lora_merge,    &cli_verb_mix,
+    &cli_verb_search,      &cli_verb_serve,       &cli_verb_embed,         &cli_verb_convert,
+    &cli_verb_pack,        &cli_verb_export_onnx, &cli_verb_dataset_check, &cli_verb_tokenize,
+    &cli_verb_doctor,      &cli_verb_completion,  &cli_verb_man,           &cli_verb_help,
 };
 
 cli_verbs cli_all_verbs(void)

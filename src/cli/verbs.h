@@ -7,6 +7,7 @@
 #include "cli/option.h"
 
 extern const cli_verb cli_verb_train;
+extern const cli_verb cli_verb_plan;
 extern const cli_verb cli_verb_eval;
 extern const cli_verb cli_verb_classify;
 extern const cli_verb cli_verb_index_build;

@@ -396,6 +396,7 @@ void tess_trainer_profile(tess_trainer *t, bool on)
             tess_plan_profile(t->plans[i].plan, on);
         }
     }
+    tess_plan_profile(t->update, on);
 }
 
 void tess_trainer_print_profile(const tess_trainer *t, tess_buf *out)

@@ -53,6 +53,8 @@ tess_value tess__trainer_loss(tess_graph *g, const tess_trainer *t, tess_value i
                               tess_value text);
 /* The micro-step's plan for so many token rows; built where it is not there. */
 tess_status tess__trainer_find(tess_trainer *t, int64_t rows, tess__step_plan **out);
+/* So many token rows a plan is built for, of a batch with n tokens. */
+int64_t tess__trainer_bucket(int64_t n);
 tess_status tess__trainer_build_update(tess_trainer *t);
 /* The group "half", a bf16 copy of all parameters in the same places; tess_trainer_sync fills it.
  */

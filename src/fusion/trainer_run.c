@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-static int64_t bucket(int64_t n)
+int64_t tess__trainer_bucket(int64_t n)
 {
     int64_t step = 32;
     while (step * 64 <= n) {
@@ -86,7 +86,7 @@ static tess_status take_newest(tess_trainer *t, float *out)
 
 tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b, float *out_loss)
 {
-    int64_t rows = bucket(b->n_tokens);
+    int64_t rows = tess__trainer_bucket(b->n_tokens);
     tess__step_plan *p;
     TESS_TRY(tess__trainer_find(t, rows, &p));
     TESS_TRY(copy_tokens(t, b, rows));

@@ -262,10 +262,12 @@ static tess_status prepare_remote(tess_step *st)
     return TESS_OK;
 }
 
-/* The same of a card that need not be there; what no kernel of it does yet has no scratch. */
+/* The same of a card that need not be there: of attention that is what only the card can say, whose
+ * kernels are chosen by trying them; what no kernel does yet has no scratch. */
 static tess_status describe_remote(tess_step *st)
 {
-    const tess_cuda_op *op = tess__cuda_find(st->op);
+    const bool asks = strncmp(st->op->name, "sdpa", 4) == 0;
+    const tess_cuda_op *op = asks ? NULL : tess__cuda_find(st->op);
     const tess_prepare c = {.in = st->in, .out = st->out, .n_in = st->n_in, .attrs = st->attrs};
     st->scratch_bytes = op && op->scratch ? op->scratch(&c) : 0;
     return TESS_OK;

@@ -45,8 +45,8 @@ typedef struct tess_step {
 struct tess_device {
     const char *name;
     bool computes;
-    bool prepares; /* operators say what scratch they need */
-    bool fuses;    /* an operator's epilogue costs less than a pass: see fuse.h */
+    bool prepares;             /* operators say what scratch they need */
+    bool fuses;                /* an operator's epilogue costs less than a pass: see fuse.h */
     const tess_remote *remote; /* NULL: its memory is the host's */
 };
 

@@ -385,6 +385,7 @@ static tess_status micro_steps(tess_run *r)
                                .positions = b->positions,
                                .offsets = b->offsets,
                                .counter = b->counter + r->rank * b->n_pictures};
+        r->window_tokens += b->n_tokens;
         if (r->teacher.model) {
             TESS_TRY(tess__teacher_embed(&r->teacher, b->sources, b->n_pictures));
             mb.teacher = r->teacher.vectors;
@@ -444,10 +445,15 @@ static tess_status log_step(tess_run *r)
         .samples_per_second = rate,
     };
     double flops = tess_trainer_flops(r->trainer) * (double)r->o.accum_freq * steps / seconds;
+    const double captions =
+        (double)(r->o.captions_per_image * r->o.accum_freq * r->o.batch_size) / (double)r->n_ranks;
     const tess_scalar more[] = {{"train/grad_norm", (double)r->norm},
-                                {"train/gflops", flops * 1e-9}};
+                                {"train/gflops", flops * 1e-9},
+                                {"train/tokens", (double)r->window_tokens / (steps * captions)},
+                                {"train/state_bytes", (double)tess_trainer_states(r->trainer)},
+                                {"train/work_bytes", (double)tess_trainer_memory(r->trainer)}};
     r->window_start = tess_seconds();
-    r->window_steps = r->window_samples = 0;
+    r->window_steps = r->window_samples = r->window_tokens = 0;
     r->data_seconds = 0;
     return tess_metrics_add_train(r->metrics, &p, more, TESS_COUNT(more));
 }

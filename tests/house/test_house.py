@@ -13,7 +13,7 @@ import tempfile
 FLOORS = {"base": 1, "tensor": 2, "index": 2, "vision": 3, "text": 3, "fusion": 4,
           "train": 5, "serve": 5, "cli": 6}
 # Public headers that are not named after their floor.
-HEADER_FLOORS = {"data": "train", "metrics": "train"}
+HEADER_FLOORS = {"data": "train", "metrics": "train", "planning": "train"}
 SOURCE = (".c", ".h", ".cpp", ".cu", ".def")
 # A library's headers, by the pattern that finds them between the brackets.
 LIBRARIES = {
