@@ -304,7 +304,10 @@ typedef enum tess_distill {
  * each number of token rows (rounded up to a bucket; the plans share one workspace). */
 typedef struct tess_trainer_options {
     int64_t batch, captions_per_image; /* B pictures, K captions each */
-    int64_t accumulate;                /* micro-steps of one update; each loss is divided by it */
+    /* Micro-steps of one update: the loss is over all their pictures, and towers run twice on each
+     * batch, so that memory is that of one (Gao et al. 2021).  In distillation each has its own
+     * loss, divided by their number. */
+    int64_t accumulate;
     float beta1, beta2, eps, weight_decay, clip;
     /* The hidden matrices (of attention and MLPs) by Muon, the rest by AdamW; see tess_muon. */
     bool muon;
@@ -342,21 +345,23 @@ typedef struct tess_micro_batch {
     const float *teacher;         /* (B,Z) unit rows; distillation alone */
     int64_t counter;              /* the first picture's place in the run; patch dropout alone */
 } tess_micro_batch;
-/* Forward, backward, accumulate.  *out_loss is the batch's (not divided by accumulate).  Without
- * out_loss it does not wait for the device, which may go on reading its own copy of b: b may change
- * on return. */
+/* Forward, backward, accumulate.  *out_loss is the batch's (not divided by accumulate); where an
+ * update has one loss over several batches, the last micro-step's is that, and before it *out_loss
+ * stays as it is.  Without out_loss it does not wait for the device, which may go on reading its
+ * own copy of b: b may change on return. */
 TESS_MUST_USE tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b,
                                                   float *out_loss);
-/* Clip, AdamW and Muon, zero the gradients.  step counts this trainer's updates from 1, or goes on
- * with the count of applied ones from where another left off.  A gradient or a loss that is not
- * finite, or with skip_outliers out of line, changes no weight, and Adam's time stands still; all
- * ranks decide it from the same sums.  Without out_norm it does not wait. */
+/* Clip, AdamW and Muon, zero the gradients; after all micro-steps of the update (TESS_INVALID).
+ * step counts this trainer's updates from 1, or goes on with the count of applied ones from where
+ * another left off.  A gradient or a loss that is not finite, or with skip_outliers out of line,
+ * changes no weight, and Adam's time stands still; all ranks decide it from the same sums.  Without
+ * out_norm it does not wait. */
 TESS_MUST_USE tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step,
                                               float *out_norm);
 /* What became of an update for which nobody waited. */
 typedef struct tess_step_result {
     int64_t step; /* as given; 0: there is none, or with !wait none yet */
-    float loss;   /* the mean of its micro-steps, of all ranks */
+    float loss;   /* the mean of its losses, of all ranks */
     float norm;   /* of the gradient, before it is clipped */
     tess_skip why;
 } tess_step_result;

@@ -51,7 +51,7 @@ typedef struct tess_train_options {
     bool deterministic;          /* tess_compute_deterministic */
     int64_t batch_size;          /* 64; pictures of one micro-step on each rank */
     int64_t captions_per_image;  /* 1 */
-    int64_t accum_freq;          /* 1 */
+    int64_t accum_freq;          /* 1; batches of an update, with one loss over all */
     double language_temperature; /* 1 */
     /* The end: by epochs, by steps, or by seconds of training; the one that is set.  Bounded by
      * seconds the schedule follows the clock, and the run is not repeatable bit for bit. */

@@ -173,6 +173,10 @@ TESS_MUST_USE tess_status tess_raw_pictures_set(tess_raw_pictures *r, int64_t pl
                                                 tess_resizer *resizer, const tess_raw_view *view,
                                                 const tess_picture *in);
 
+/* TESS_INVALID: they are for another number of pictures, or another size. */
+TESS_MUST_USE tess_status tess_raw_pictures_copy(tess_raw_pictures *to,
+                                                 const tess_raw_pictures *from);
+
 /* Borrowed.  Of `bytes` and `taps` the first n are set; max is what n pictures of the size may
  * take, a function of both. */
 typedef struct tess_raw_memory {

@@ -215,7 +215,7 @@ static const cli_option train_options[] = {
      AT(accum_freq),
      OPTIMIZER,
      .value = "N",
-     .help = "Batches of an update"},
+     .help = "Batches of an update, under one loss"},
     {.name = "epochs",
      .kind = CLI_INT,
      .fallback = "0",

@@ -75,7 +75,7 @@ static tess_embed_plan *find_plan(tess_model *m, tess_embed_plan *plans, int64_t
 static tess_status finish_plan(tess_model *m, tess_embed_plan *p)
 {
     tess_status st = m->packs ? tess__packs_lower(m->packs, &p->graph, &p->out) : TESS_OK;
-    st = st ? st : tess__graph_fuse(&p->graph, &p->out, tess__model_device(m));
+    st = st ? st : tess__graph_fuse(&p->graph, &p->out, 1, tess__model_device(m));
     st = st ? st
             : tess_plan_build(p->graph, &p->out, 1, tess__model_device(m), m->store, m->workspace,
                               &p->plan);

@@ -4,7 +4,8 @@
  *
  * Captions are packed, so the number of token rows differs from batch to batch; a micro-step plan
  * is built for each bucket of rows (1/32 of a power of two wide, so about 1 % is spent on filling)
- * and kept, all plans sharing one workspace. */
+ * and kept, all plans sharing one workspace.  An update of several micro-steps has one loss over
+ * all their batches (trainer_cache.c), and plans for its pieces. */
 #include "fusion/trainer.h"
 
 #include "fusion/lora.h"
@@ -19,7 +20,21 @@
 
 float tess__trainer_parts(const tess_trainer *t)
 {
-    return (float)t->o.accumulate;
+    return t->cache ? 1.0f : (float)t->o.accumulate;
+}
+
+const char *const tess__feature_names[2] = {"text", "image"};
+const char *const tess__gradient_names[2] = {"d_text", "d_image"};
+
+int64_t tess__trainer_features(const tess_trainer *t)
+{
+    return tess__trainer_sees(t) ? 2 : 1;
+}
+
+bool tess__trainer_runs(const tess_trainer *t, tess__step_kind kind, int64_t feature)
+{
+    const bool frozen = !t->model->lora && (feature == 0 ? t->o.lock_text : t->o.lock_image);
+    return feature < tess__trainer_features(t) && !(kind == TESS__STEP_BACK && frozen);
 }
 
 bool tess__trainer_sees(const tess_trainer *t)
@@ -54,28 +69,51 @@ bool tess__trainer_locks(const tess_trainer *t, const char *name)
                    : t->o.lock_text;
 }
 
-/* Gradients of everything that is not frozen, each added to its accumulator. */
-static tess_status add_gradients(tess_graph *g, const tess_trainer *t, tess_value loss)
+/* What is differentiated: y, with cotangents dy or, NULL, a scalar; by everything that is not
+ * frozen, and by values of the graph. */
+typedef struct differential {
+    const tess_value *y, *dy;
+    int64_t n_y;
+    const tess_value *by;
+    int64_t n_by;
+    tess_value *out; /* (n_by) */
+} differential;
+
+/* States that are trained, and what else there is; returns how many. */
+static int64_t add_wrt(const tess_graph *g, const tess_trainer *t, const differential *d,
+                       tess_value *wrt, int64_t n_wide, int64_t n)
 {
-    const char *group = tess__trainer_group(t);
-    const int64_t n_wide = tess_graph_states(g, group, NULL, 0);
+    int64_t n_wrt = 0;
+    tess_graph_states(g, tess__trainer_group(t), wrt, n_wide);
+    tess_graph_states(g, "half", wrt + n_wide, n - n_wide);
+    for (int64_t i = 0; i < n; i++) {
+        if (!tess__trainer_locks(t, tess_value_name(g, wrt[i]))) {
+            wrt[n_wrt++] = wrt[i];
+        }
+    }
+    for (int64_t i = 0; i < d->n_by; i++) {
+        wrt[n_wrt + i] = d->by[i];
+    }
+    return n_wrt + d->n_by;
+}
+
+/* Gradients of states are added to their accumulators. */
+static tess_status add_gradients(tess_graph *g, const tess_trainer *t, const differential *d)
+{
+    const int64_t n_wide = tess_graph_states(g, tess__trainer_group(t), NULL, 0);
     const int64_t n = n_wide + (t->narrow ? tess_graph_states(g, "half", NULL, 0) : 0);
     int64_t n_wrt = 0;
-    tess_value *wrt = tess_alloc_array((size_t)n, sizeof *wrt);
-    tess_value *grads = tess_alloc_array((size_t)n, sizeof *grads);
-    tess_status st = wrt && grads ? TESS_OK : TESS_NOMEM;
+    tess_value *wrt = tess_alloc_array((size_t)(n + d->n_by) + 1, sizeof *wrt);
+    tess_value *grads = tess_alloc_array((size_t)(n + d->n_by) + 1, sizeof *grads);
+    tess_status st = wrt && grads ? tess_graph_check(g) : TESS_NOMEM;
     if (st == TESS_OK) {
-        tess_graph_states(g, group, wrt, n_wide);
-        tess_graph_states(g, "half", wrt + n_wide, n - n_wide);
-        for (int64_t i = 0; i < n; i++) {
-            if (!tess__trainer_locks(t, tess_value_name(g, wrt[i]))) {
-                wrt[n_wrt++] = wrt[i];
-            }
-        }
-        st = tess_graph_grad(g, &loss, NULL, 1, wrt, n_wrt, grads);
+        n_wrt = add_wrt(g, t, d, wrt, n_wide, n);
+        st = tess_graph_grad(g, d->y, d->dy, d->n_y, wrt, n_wrt, grads);
     }
     for (int64_t i = 0; st == TESS_OK && i < n_wrt; i++) {
-        if (grads[i]) {
+        if (i >= n_wrt - d->n_by) {
+            d->out[i - (n_wrt - d->n_by)] = grads[i];
+        } else if (grads[i]) {
             tess_value acc = tess_state(g, "grad", tess_value_name(g, wrt[i]), TESS_F32,
                                         tess_value_shape(g, wrt[i]));
             tess_accumulate(g, acc, grads[i]);
@@ -107,28 +145,74 @@ static void note_loss(tess_graph *g, const tess_trainer *t, tess_value loss)
     tess_accumulate(g, tess_state(g, "loss", "sum", TESS_F32, TESS_SHAPE_OF(1)), part);
 }
 
-static tess_status build_graph(const tess_trainer *t, int64_t rows, tess_graph *g, tess_value *loss)
+static tess_value text_tower(tess_graph *g, const tess_trainer *t, int64_t rows)
 {
-    const tess_model *m = t->model;
-    int64_t b = t->o.batch, k = t->o.captions_per_image;
+    const int64_t n = t->o.captions_per_image * t->o.batch;
+    tess_text_input in = {
+        .tokens = tess_input(g, "tokens", TESS_I32, TESS_SHAPE_OF(rows)),
+        .positions = tess_input(g, "positions", TESS_I32, TESS_SHAPE_OF(rows)),
+        .offsets = tess_input(g, "offsets", TESS_I32, TESS_SHAPE_OF(n + 1)),
+    };
+    return tess__caption_tower(g, t->model, in, t->o.recompute);
+}
+
+/* x: features of text (K*B,Z) and of image (B,Z), 0 where the tower is not run. */
+static void add_towers(tess_graph *g, const tess_trainer *t, const tess__step_plan *p,
+                       tess_value x[2])
+{
+    const int64_t b = t->o.batch, z = t->model->config.embed_dim;
+    x[1] = tess__trainer_runs(t, p->kind, 1) ? image_tower(g, t) : 0;
+    x[0] = tess__trainer_runs(t, p->kind, 0) ? text_tower(g, t, p->rows) : 0;
+    if (x[1]) {
+        TESS_SHAPE(g, x[1], b, z);
+    }
+    if (x[0]) {
+        TESS_SHAPE(g, x[0], t->o.captions_per_image * b, z);
+    }
+}
+
+/* Inputs that are like the features of n batches. */
+static void add_feature_inputs(tess_graph *g, const tess_trainer *t, const char *const names[2],
+                               int64_t n, tess_value x[2])
+{
+    const int64_t z = t->model->config.embed_dim, rows = n * t->o.batch;
+    x[0] = tess_input(g, names[0], TESS_F32, TESS_SHAPE_OF(t->o.captions_per_image * rows, z));
+    x[1] = tess__trainer_sees(t) ? tess_input(g, names[1], TESS_F32, TESS_SHAPE_OF(rows, z)) : 0;
+}
+
+static tess_status build_graph(const tess_trainer *t, tess__step_plan *p)
+{
+    const int64_t n = tess__trainer_features(t);
+    tess_graph *g = p->graph;
+    tess_value x[2], dx[2];
     if (t->narrow) {
         tess_graph_narrow(g);
     }
     tess_graph_fp8(g, t->o.fp8_width);
-    tess_text_input in = {
-        .tokens = tess_input(g, "tokens", TESS_I32, TESS_SHAPE_OF(rows)),
-        .positions = tess_input(g, "positions", TESS_I32, TESS_SHAPE_OF(rows)),
-        .offsets = tess_input(g, "offsets", TESS_I32, TESS_SHAPE_OF(k * b + 1)),
-    };
-    tess_value image = tess__trainer_sees(t) ? image_tower(g, t) : 0;
-    tess_value text = tess__caption_tower(g, m, in, t->o.recompute);
-    if (image) {
-        TESS_SHAPE(g, image, b, m->config.embed_dim);
+    if (p->kind == TESS__STEP_LOSS) {
+        add_feature_inputs(g, t, tess__feature_names, t->o.accumulate, x);
+    } else {
+        add_towers(g, t, p, x);
     }
-    TESS_SHAPE(g, text, k * b, m->config.embed_dim);
-    *loss = tess__trainer_loss(g, t, image, text);
-    note_loss(g, t, *loss);
-    return add_gradients(g, t, *loss);
+    if (p->kind == TESS__STEP_EMBED) {
+        p->n_out = n;
+        memcpy(p->out, x, sizeof x);
+        return tess_graph_check(g);
+    }
+    if (p->kind == TESS__STEP_BACK) {
+        add_feature_inputs(g, t, tess__gradient_names, 1, dx);
+        const int64_t first = x[0] ? 0 : 1, n_run = (x[0] != 0) + (x[1] != 0);
+        return add_gradients(g, t, &(differential){.y = x + first, .dy = dx + first, .n_y = n_run});
+    }
+    p->out[0] = tess__trainer_loss(g, t, x[1], x[0]);
+    p->n_out = 1;
+    note_loss(g, t, p->out[0]);
+    differential d = {.y = p->out, .n_y = 1, .by = x, .out = p->out + 1};
+    if (p->kind == TESS__STEP_LOSS) {
+        d.n_by = n;
+        p->n_out += n;
+    }
+    return add_gradients(g, t, &d);
 }
 
 static tess_status apply_recompute(tess__step_plan *p, tess_recompute what)
@@ -137,7 +221,9 @@ static tess_status apply_recompute(tess__step_plan *p, tess_recompute what)
     tess_value *map = tess_alloc_array((size_t)tess_graph_n_values(p->graph), sizeof *map);
     tess_status st = map ? tess_graph_recompute(p->graph, what, &redone, map) : TESS_NOMEM;
     if (st == TESS_OK) {
-        p->loss = map[p->loss];
+        for (int64_t i = 0; i < p->n_out; i++) {
+            p->out[i] = map[p->out[i]];
+        }
         tess_graph_free(p->graph);
         p->graph = redone;
     }
@@ -158,30 +244,32 @@ static tess_status build_step(tess_trainer *t, tess__step_plan *p)
     if (!p->graph) {
         return TESS_NOMEM;
     }
-    TESS_TRY(build_graph(t, p->rows, p->graph, &p->loss));
-    if (t->o.recompute) {
+    TESS_TRY(build_graph(t, p));
+    if (t->o.recompute && (p->kind == TESS__STEP_WHOLE || p->kind == TESS__STEP_BACK)) {
         TESS_TRY(apply_recompute(p, t->o.recompute));
     }
-    TESS_TRY(tess__graph_fuse(&p->graph, &p->loss, tess__model_device(t->model)));
-    TESS_TRY(tess_plan_build(p->graph, &p->loss, 1, tess__model_device(t->model), t->model->store,
-                             t->workspace, &p->plan));
+    TESS_TRY(tess__graph_fuse(&p->graph, p->out, p->n_out, tess__model_device(t->model)));
+    TESS_TRY(tess_plan_build(p->graph, p->out, p->n_out, tess__model_device(t->model),
+                             t->model->store, t->workspace, &p->plan));
     tess_plan_profile(p->plan, t->profile);
     return TESS_OK;
 }
 
-tess_status tess__trainer_find(tess_trainer *t, int64_t rows, tess__step_plan **out)
+tess_status tess__trainer_find(tess_trainer *t, tess__step_kind kind, int64_t rows,
+                               tess__step_plan **out)
 {
     tess__step_plan *oldest = &t->plans[0];
     for (int i = 0; i < TESS__STEP_PLANS; i++) {
         tess__step_plan *p = &t->plans[i];
-        if (p->plan && p->rows == rows) {
+        if (p->plan && p->kind == kind && p->rows == rows) {
             oldest = p;
             break;
         }
         oldest = p->last_used < oldest->last_used ? p : oldest;
     }
-    if (!oldest->plan || oldest->rows != rows) {
+    if (!oldest->plan || oldest->kind != kind || oldest->rows != rows) {
         free_step_plan(oldest);
+        oldest->kind = kind;
         oldest->rows = rows;
         tess_status st = build_step(t, oldest);
         if (st) {
@@ -334,6 +422,9 @@ tess_status tess_trainer_new(tess_model *m, const tess_trainer_options *o, tess_
     st = st ? st : add_states(t);
     st = st ? st : tess__trainer_add_half(t);
     st = st ? st : tess_trainer_sync(t, 0);
+    if (st == TESS_OK && o->accumulate > 1 && !o->distill) {
+        st = tess__cache_new(t, &t->cache);
+    }
     st = st ? st : tess__trainer_build_update(t);
     if (st) {
         tess_trainer_free(t);
@@ -359,6 +450,7 @@ void tess_trainer_free(tess_trainer *t)
     tess_free(t->positions);
     tess_free(t->kept);
     tess_free(t->teacher);
+    tess__cache_free(t->cache);
     tess_free(t);
 }
 
@@ -372,6 +464,9 @@ void tess_trainer_debug(tess_trainer *t, bool on)
 double tess_trainer_flops(const tess_trainer *t)
 {
     const tess__step_plan *p = &t->plans[t->last];
+    if (t->cache) {
+        return tess__cache_flops(t->cache) / (double)t->o.accumulate;
+    }
     return p->plan ? tess_plan_get_stats(p->plan).flops : 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The insides of a trainer: trainer.c builds its micro-step's plans, trainer_loss.c what is in them
- * of the objectives, trainer_update.c the update's plan; trainer_run.c runs them. */
+ * of the objectives, trainer_update.c the update's plan; trainer_run.c runs them, and
+ * trainer_cache.c those of an update whose loss is over several batches. */
 #ifndef TESSERA_FUSION_TRAINER_H
 #define TESSERA_FUSION_TRAINER_H
 
@@ -10,12 +11,25 @@
 #define TESS__RATES          3 /* of tess_adam_time */
 #define TESS__RESULT_NUMBERS 3 /* of an update, that are read back */
 
+/* A micro-step is one plan; where the features of several are cached (trainer_cache.c) it is two,
+ * before and after the one of the loss. */
+typedef enum tess__step_kind {
+    TESS__STEP_WHOLE, /* out: the loss */
+    TESS__STEP_EMBED, /* the batch -> out: features of text (K*B,Z), and of image (B,Z) if it sees
+                       */
+    TESS__STEP_LOSS,  /* inputs "text", "image" of all batches -> out: loss, d text, d image */
+    TESS__STEP_BACK,  /* the batch, "d_text", "d_image" -> gradients of the weights */
+} tess__step_kind;
+
 typedef struct tess__step_plan {
+    tess__step_kind kind;
     tess_graph *graph;
     tess_plan *plan;
-    tess_value loss;
-    int64_t rows, last_used;
+    tess_value out[3];
+    int64_t n_out, rows, last_used;
 } tess__step_plan;
+
+typedef struct tess__cache tess__cache;
 
 struct tess_trainer {
     tess_model *model;
@@ -32,12 +46,20 @@ struct tess_trainer {
     int32_t *kept;  /* (B,K'): rows of each picture that this step sees; NULL: all */
     float *teacher; /* (K*B,Z): the batch's, once for each slot */
     size_t cap_tokens, cap_positions, cap_teacher;
-    bool narrow; /* products read group "half", which the update writes */
+    tess__cache *cache; /* NULL: each micro-step is whole */
+    bool narrow;        /* products read group "half", which the update writes */
     bool debug, profile;
 };
 
-/* By how much a micro-step's loss is divided: micro-steps of an update. */
+/* By how much a loss is divided: losses of an update. */
 float tess__trainer_parts(const tess_trainer *t);
+/* Features to which a batch leads: text, and image if it sees.  Their names as inputs of the loss,
+ * and of their gradients. */
+extern const char *const tess__feature_names[2], *const tess__gradient_names[2];
+int64_t tess__trainer_features(const tess_trainer *t);
+/* Whether a plan of this kind runs the tower of that feature: one that is frozen is not run again.
+ */
+bool tess__trainer_runs(const tess_trainer *t, tess__step_kind kind, int64_t feature);
 /* Whether pictures are a part of its batches. */
 bool tess__trainer_sees(const tess_trainer *t);
 /* The group that is trained: the parameters, or with adapters theirs alone. */
@@ -47,12 +69,28 @@ bool tess__trainer_locks(const tess_trainer *t, const char *name);
 bool tess__trainer_locks_any(const tess_trainer *t);
 /* K': how many rows of a picture a step sees. */
 int64_t tess__trainer_kept(const tess_trainer *t);
-/* The micro-step's loss, divided by tess__trainer_parts, of features image (B,Z), 0 where it sees
- * none, and text (K*B,Z). */
+/* The loss, divided by tess__trainer_parts, of features image (B,Z), 0 where it sees none, and text
+ * (K*B,Z), of one batch or of several as one. */
 tess_value tess__trainer_loss(tess_graph *g, const tess_trainer *t, tess_value image,
                               tess_value text);
-/* The micro-step's plan for so many token rows; built where it is not there. */
-tess_status tess__trainer_find(tess_trainer *t, int64_t rows, tess__step_plan **out);
+/* The plan for so many token rows; built where it is not there. */
+tess_status tess__trainer_find(tess_trainer *t, tess__step_kind kind, int64_t rows,
+                               tess__step_plan **out);
+/* The plan for this batch, with what is bound of it. */
+tess_status tess__trainer_bind(tess_trainer *t, tess__step_kind kind, const tess_micro_batch *b,
+                               tess__step_plan **out);
+tess_status tess__trainer_run(const tess_trainer *t, tess_plan *plan);
+/* With accumulate above 1: a loss over all batches of an update.  The cache is freed with the
+ * trainer. */
+tess_status tess__cache_new(const tess_trainer *t, tess__cache **out);
+void tess__cache_free(tess__cache *c);
+/* A micro-step; *out_done: it was the update's last, and with wants_loss the loss is among the
+ * results. */
+tess_status tess__cache_step(tess_trainer *t, const tess_micro_batch *b, bool wants_loss,
+                             bool *out_done);
+/* Micro-steps since the last update, and FLOPs of the last update's. */
+int64_t tess__cache_n_held(const tess__cache *c);
+double tess__cache_flops(const tess__cache *c);
 /* So many token rows a plan is built for, of a batch with n tokens. */
 int64_t tess__trainer_bucket(int64_t n);
 tess_status tess__trainer_build_update(tess_trainer *t);

@@ -112,25 +112,71 @@ static void count_states(const tess_trainer *t, tess_trainer_account *out)
     out->moments = group_bytes(s, "m") + group_bytes(s, "v");
 }
 
-tess_status tess_trainer_account_for(tess_trainer *t, int64_t n_tokens, tess_trainer_account *out)
+/* The plan's costs, of which a micro-step has this share, behind those that are there. */
+static tess_status add_costs(const tess_plan *p, double share, tess_trainer_account *out)
 {
-    *out = (tess_trainer_account){.n_params = tess_model_n_params(t->model)};
-    tess__step_plan *p = &t->plans[t->last];
-    if (n_tokens > 0) {
-        TESS_TRY(tess__trainer_find(t, tess__trainer_bucket(n_tokens), &p));
+    tess_op_cost *more = NULL;
+    int64_t n = 0;
+    size_t n_step = (size_t)out->n_step;
+    TESS_TRY(tess_plan_costs(p, &more, &n));
+    for (int64_t i = 0; i < n; i++) {
+        more[i].flops *= share;
+        more[i].bytes *= share;
+        more[i].seconds *= share;
     }
+    const tess_status st = tess_grow(&out->step, &n_step, n_step + (size_t)n, sizeof *out->step);
+    if (st == TESS_OK) {
+        memcpy(out->step + out->n_step, more, (size_t)n * sizeof *more);
+        out->n_step += n;
+    }
+    tess_free(more);
+    return st;
+}
+
+static void widen(const tess_plan *p, tess_trainer_account *out)
+{
+    const tess_plan_stats s = tess_plan_get_stats(p);
+    if (s.arena_bytes + s.scratch_bytes > out->arena + out->scratch) {
+        out->arena = s.arena_bytes;
+        out->scratch = s.scratch_bytes;
+    }
+    out->inputs = s.input_bytes > out->inputs ? s.input_bytes : out->inputs;
+}
+
+/* A micro-step is one plan; with one loss for A of them, two and an A-th of the loss's. */
+static tess_status count_step(tess_trainer *t, int64_t n_tokens, tess_trainer_account *out)
+{
+    static const tess__step_kind kinds[] = {TESS__STEP_EMBED, TESS__STEP_BACK, TESS__STEP_LOSS};
+    for (int i = 0; i < (t->cache ? TESS_COUNT(kinds) : 1); i++) {
+        const tess__step_kind kind = t->cache ? kinds[i] : TESS__STEP_WHOLE;
+        const bool is_loss = kind == TESS__STEP_LOSS;
+        tess__step_plan *p;
+        TESS_TRY(tess__trainer_find(t, kind, is_loss ? 0 : tess__trainer_bucket(n_tokens), &p));
+        TESS_TRY(add_costs(p->plan, is_loss ? 1 / (double)t->o.accumulate : 1, out));
+        widen(p->plan, out);
+    }
+    return TESS_OK;
+}
+
+static tess_status count_last(const tess_trainer *t, tess_trainer_account *out)
+{
+    const tess__step_plan *p = &t->plans[t->last];
     if (!p->plan) {
         return TESS_FAIL(TESS_INVALID, "no micro-step has been run");
     }
-    const tess_plan_stats step = tess_plan_get_stats(p->plan);
-    const tess_plan_stats update = tess_plan_get_stats(t->update);
-    const bool later = tess__plan_bytes(t->update) > tess__plan_bytes(p->plan);
-    out->arena = later ? update.arena_bytes : step.arena_bytes;
-    out->scratch = later ? update.scratch_bytes : step.scratch_bytes;
-    out->inputs = step.input_bytes;
-    count_states(t, out);
-    tess_status st = tess_plan_costs(p->plan, &out->step, &out->n_step);
-    st = st ? st : tess_plan_costs(t->update, &out->update, &out->n_update);
+    widen(p->plan, out);
+    return add_costs(p->plan, 1, out);
+}
+
+tess_status tess_trainer_account_for(tess_trainer *t, int64_t n_tokens, tess_trainer_account *out)
+{
+    *out = (tess_trainer_account){.n_params = tess_model_n_params(t->model)};
+    tess_status st = n_tokens > 0 ? count_step(t, n_tokens, out) : count_last(t, out);
+    if (st == TESS_OK) {
+        widen(t->update, out);
+        count_states(t, out);
+        st = tess_plan_costs(t->update, &out->update, &out->n_update);
+    }
     if (st) {
         tess_trainer_account_deinit(out);
     }

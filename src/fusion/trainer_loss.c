@@ -41,7 +41,7 @@ static tess_value total_loss(tess_graph *g, const tess_trainer *t, tess_value im
 {
     const tess_objectives *o = &t->model->config.objectives;
     const double parts = (double)tess__trainer_parts(t);
-    const int64_t b = t->o.batch, k = t->o.captions_per_image;
+    const int64_t k = t->o.captions_per_image, b = tess_value_shape(g, text).dim[0] / k;
     tess_comm *comm = t->o.comm;
     tess_value losses[2];
     float weights[2];

@@ -64,10 +64,10 @@ static tess_status bind_teacher(tess_trainer *t, const tess_micro_batch *b, tess
     return tess_plan_bind(plan, "teacher", t->teacher);
 }
 
-static tess_status bind_batch(tess_trainer *t, const tess_micro_batch *b, tess_plan *plan)
+static tess_status bind_captions(tess_trainer *t, const tess_micro_batch *b, tess_plan *plan,
+                                 int64_t rows)
 {
-    TESS_TRY(tess__trainer_sees(t) ? bind_pictures(t, b, plan) : TESS_OK);
-    TESS_TRY(t->o.distill ? bind_teacher(t, b, plan) : TESS_OK);
+    TESS_TRY(copy_tokens(t, b, rows));
     TESS_TRY(tess_plan_bind(plan, "tokens", t->tokens));
     TESS_TRY(tess_plan_bind(plan, "positions", t->positions));
     return tess_plan_bind(plan, "offsets", b->offsets);
@@ -84,16 +84,36 @@ static tess_status take_newest(tess_trainer *t, float *out)
     return TESS_OK;
 }
 
+tess_status tess__trainer_bind(tess_trainer *t, tess__step_kind kind, const tess_micro_batch *b,
+                               tess__step_plan **out)
+{
+    const bool reads = tess__trainer_runs(t, kind, 0), sees = tess__trainer_runs(t, kind, 1);
+    const int64_t rows = reads ? tess__trainer_bucket(b->n_tokens) : 0;
+    TESS_TRY(tess__trainer_find(t, kind, rows, out));
+    TESS_TRY(sees ? bind_pictures(t, b, (*out)->plan) : TESS_OK);
+    TESS_TRY(t->o.distill ? bind_teacher(t, b, (*out)->plan) : TESS_OK);
+    return reads ? bind_captions(t, b, (*out)->plan, rows) : TESS_OK;
+}
+
+tess_status tess__trainer_run(const tess_trainer *t, tess_plan *plan)
+{
+    return t->debug ? tess_plan_run_debug(plan) : tess_plan_run(plan);
+}
+
+static tess_status whole_step(tess_trainer *t, const tess_micro_batch *b, bool wants_loss)
+{
+    tess__step_plan *p;
+    TESS_TRY(tess__trainer_bind(t, TESS__STEP_WHOLE, b, &p));
+    TESS_TRY(tess__trainer_run(t, p->plan));
+    return wants_loss ? tess_readback_add(t->results, p->plan, p->out[0], 0) : TESS_OK;
+}
+
 tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b, float *out_loss)
 {
-    int64_t rows = tess__trainer_bucket(b->n_tokens);
-    tess__step_plan *p;
-    TESS_TRY(tess__trainer_find(t, rows, &p));
-    TESS_TRY(copy_tokens(t, b, rows));
-    TESS_TRY(bind_batch(t, b, p->plan));
-    TESS_TRY(t->debug ? tess_plan_run_debug(p->plan) : tess_plan_run(p->plan));
-    if (out_loss) {
-        TESS_TRY(tess_readback_add(t->results, p->plan, p->loss, 0));
+    bool done = true;
+    TESS_TRY(t->cache ? tess__cache_step(t, b, out_loss != NULL, &done)
+                      : whole_step(t, b, out_loss != NULL));
+    if (out_loss && done) {
         TESS_TRY(take_newest(t, out_loss));
         *out_loss *= tess__trainer_parts(t);
     }
@@ -114,6 +134,10 @@ static tess_status sum_over_ranks(tess_trainer *t)
 
 tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step, float *out_norm)
 {
+    if (t->cache && tess__cache_n_held(t->cache) > 0) {
+        return TESS_FAIL(TESS_INVALID, "an update of %lld micro-steps was asked for after %lld",
+                         (long long)t->o.accumulate, (long long)tess__cache_n_held(t->cache));
+    }
     t->rates[0] = (float)lr;
     t->rates[1] = (float)step;
     t->rates[2] = 1.0f;

@@ -160,13 +160,15 @@ static void fuse_sum(pass *p, const tess_node *n)
     plan_of(p, at)->bias = both ? bias->in[0] : 0;
 }
 
-static void find_all(pass *p, tess_value output)
+static void find_all(pass *p, const tess_value *outputs, int64_t n_outputs)
 {
     static const struct {
         const char *op;
         void (*fuse)(pass *p, const tess_node *n);
     } rules[] = {{"unary", fuse_forward}, {"unary_grad", fuse_backward}, {"accumulate", fuse_sum}};
-    p->n_uses[output]++;
+    for (int64_t i = 0; i < n_outputs; i++) {
+        p->n_uses[outputs[i]]++;
+    }
     for (size_t i = 0; i < p->from->n_nodes; i++) {
         for (int k = 0; k < p->from->nodes[i].n_in; k++) {
             p->n_uses[p->from->nodes[i].in[k]]++;
@@ -252,7 +254,7 @@ static tess_status copy_node(pass *p, const tess_node *n)
     return tess_graph_check(p->to);
 }
 
-tess_status tess__graph_fuse_all(tess_graph **g, tess_value *output)
+tess_status tess__graph_fuse_all(tess_graph **g, tess_value *outputs, int64_t n_outputs)
 {
     TESS_TRY(tess_graph_check(*g));
     pass p = {.from = *g, .to = tess_graph_new()};
@@ -261,13 +263,15 @@ tess_status tess__graph_fuse_all(tess_graph **g, tess_value *output)
     p.map = tess_alloc_array((*g)->n_values, sizeof *p.map);
     tess_status st = p.to && p.plans && p.n_uses && p.map ? TESS_OK : TESS_NOMEM;
     if (st == TESS_OK) {
-        find_all(&p, *output);
+        find_all(&p, outputs, n_outputs);
     }
     for (size_t i = 0; i < (*g)->n_nodes && st == TESS_OK; i++) {
         st = copy_node(&p, &(*g)->nodes[i]);
     }
+    for (int64_t i = 0; st == TESS_OK && i < n_outputs; i++) {
+        outputs[i] = p.map[outputs[i]];
+    }
     if (st == TESS_OK) {
-        *output = p.map[*output];
         tess_graph_free(*g);
         *g = p.to;
     } else {
@@ -279,7 +283,9 @@ tess_status tess__graph_fuse_all(tess_graph **g, tess_value *output)
     return st;
 }
 
-tess_status tess__graph_fuse(tess_graph **g, tess_value *output, const tess_device *device)
+tess_status tess__graph_fuse(tess_graph **g, tess_value *outputs, int64_t n_outputs,
+                             const tess_device *device)
 {
-    return device && (device->remote || device->fuses) ? tess__graph_fuse_all(g, output) : TESS_OK;
+    return device && (device->remote || device->fuses) ? tess__graph_fuse_all(g, outputs, n_outputs)
+                                                       : TESS_OK;
 }

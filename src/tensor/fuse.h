@@ -14,10 +14,11 @@
  *   outer, bias_grad, accumulate      are outer_add,
  * the first two in bf16 alone.  What is read elsewhere stays as it is.  Nothing happens where the
  * device (NULL: the processor) gains nothing. */
-TESS_MUST_USE tess_status tess__graph_fuse(tess_graph **g, tess_value *output,
+TESS_MUST_USE tess_status tess__graph_fuse(tess_graph **g, tess_value *outputs, int64_t n_outputs,
                                            const tess_device *device);
 /* The same on any device. */
-TESS_MUST_USE tess_status tess__graph_fuse_all(tess_graph **g, tess_value *output);
+TESS_MUST_USE tess_status tess__graph_fuse_all(tess_graph **g, tess_value *outputs,
+                                               int64_t n_outputs);
 
 /* ops/linear_gelu.c, ops/activation_grad.c, ops/outer_add.c */
 tess_value tess__linear_gelu(tess_graph *g, tess_value x, tess_value w, tess_value bias,

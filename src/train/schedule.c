@@ -89,6 +89,9 @@ tess_status tess__settings_hash(const tess_train_options *o, const tess_model *m
         if (o->lora.rank > 0) {
             add_lora(s, o, m);
         }
+        if (o->accum_freq > 1) {
+            tess_hash128_add(s, "one loss", strlen("one loss")); /* over all batches of an update */
+        }
         if (o->stochastic_rounding) {
             tess_hash128_add(s, "stochastic_rounding", strlen("stochastic_rounding"));
         }

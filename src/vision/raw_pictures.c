@@ -110,6 +110,23 @@ void tess_raw_pictures_clear(tess_raw_pictures *r)
     r->n_taps = r->most.first_taps;
 }
 
+tess_status tess_raw_pictures_copy(tess_raw_pictures *to, const tess_raw_pictures *from)
+{
+    if (to->n != from->n || to->size != from->size) {
+        return TESS_FAIL(TESS_INVALID,
+                         "%lld decoded pictures for %d pixels do not become %lld "
+                         "for %d",
+                         (long long)from->n, from->size, (long long)to->n, to->size);
+    }
+    memcpy(to->places, from->places, (size_t)to->n * sizeof *to->places);
+    memcpy(to->bytes, from->bytes, from->n_bytes);
+    memcpy(to->taps, from->taps, from->n_taps * sizeof *to->taps);
+    to->n_bytes = (size_t)from->n_bytes;
+    to->n_raw_bytes = (size_t)from->n_raw_bytes;
+    to->n_taps = (size_t)from->n_taps;
+    return TESS_OK;
+}
+
 tess_raw_memory tess_raw_pictures_get(const tess_raw_pictures *r)
 {
     return (tess_raw_memory){.n = r->n,

@@ -39,6 +39,12 @@ def equal_runs(work):
         train(work, f"drops{ranks}", ranks, "--force-patch-dropout", "0.5")
     off = apart(metrics(work, "drops1"), metrics(work, "drops2"))
     tiny.check("2 ranks leave out the patches that one does", off < BOUND, off)
+    for ranks in (1, 2):
+        result = train(work, f"parts{ranks}", ranks, "--batch-size", 4 // ranks, "--accum-freq", 2)
+        tiny.check(f"{ranks} ranks train on parts of a batch", result.returncode == 0,
+                   result.stdout[-800:])
+        off = apart(one, metrics(work, f"parts{ranks}"))
+        tiny.check("and have its losses and norms", off < BOUND, off)
     train(work, "again", 2)
     left, right = (tiny.tree(f"{work}/logs/{n}/model") for n in ("r2", "again"))
     tiny.check("the same job twice: the same bytes", left == right and left, (left, right))

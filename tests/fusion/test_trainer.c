@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The trainer beside parity: recompute, accumulation, frozen towers, the bf16 copy of the weights,
+/* The trainer beside parity: recompute, frozen towers, the bf16 copy of the weights,
  * one objective alone, gradients that are not finite, options that make no sense. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -60,30 +60,6 @@ static void test_selective_recompute_keeps_products(void **state)
     assert_true(tess_trainer_flops(redone.t) < 1.02 * tess_trainer_flops(kept.t));
     run_stop(&kept);
     run_stop(&redone);
-}
-
-static void test_accumulation_averages(void **state)
-{
-    (void)state;
-    tess_trainer_options o = fixture_options();
-    run one = start("tok_last", &o);
-    o.accumulate = 2;
-    run two = start("tok_last", &o);
-    int64_t n;
-    step(&one);
-    step(&two);
-    step(&two);
-    assert_true(fabsf(one.loss - two.loss) < 1e-6f * one.loss); /* a batch's loss, not a half's */
-    const float *a = run_group(&one, "grad", &n), *b = run_group(&two, "grad", &n);
-    for (int64_t i = 0; i < n; i++) {
-        assert_true(fabsf(a[i] - b[i]) <= 1e-5f * fabsf(a[i]) + 1e-7f);
-    }
-    ok(tess_trainer_update(two.t, 1e-3, 1, &two.norm));
-    for (int64_t i = 0; i < n; i++) {
-        assert_true(b[i] == 0); /* zeroed by the update */
-    }
-    run_stop(&one);
-    run_stop(&two);
 }
 
 /* Frozen parameters keep every bit, weight decay or not; the others move. */
@@ -248,11 +224,11 @@ static void test_results_later(void **state)
     o.accumulate = 2;
     run now = start("tok_last", &o), later = start("tok_last", &o);
     const tess_micro_batch b = fixture_micro_batch(&batch);
-    float loss[3][2], norm[3];
+    float loss[3], norm[3];
     tess_step_result s;
     for (int i = 0; i < 3; i++) {
         for (int k = 0; k < 2; k++) {
-            ok(tess_trainer_micro_step(now.t, &b, &loss[i][k]));
+            ok(tess_trainer_micro_step(now.t, &b, &loss[i]));
             ok(tess_trainer_micro_step(later.t, &b, NULL));
         }
         ok(tess_trainer_update(now.t, 1e-3, i + 1, &norm[i]));
@@ -261,7 +237,7 @@ static void test_results_later(void **state)
     for (int i = 0; i < 3; i++) {
         ok(tess_trainer_read(later.t, false, &s));
         assert_int_equal(s.step, i + 1);
-        assert_true(s.loss == (loss[i][0] + loss[i][1]) / 2 && s.norm == norm[i]);
+        assert_true(s.loss == loss[i] && s.norm == norm[i]);
     }
     ok(tess_trainer_read(later.t, true, &s));
     assert_int_equal(s.step, 0);
@@ -399,7 +375,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_recompute_changes_nothing),
         cmocka_unit_test(test_selective_recompute_keeps_products),
-        cmocka_unit_test(test_accumulation_averages),
         cmocka_unit_test(test_locked_towers),
         cmocka_unit_test(test_half_follows),
         cmocka_unit_test(test_text_objective_alone),

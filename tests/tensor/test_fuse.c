@@ -164,7 +164,7 @@ static void check_same(mlp_options o, const int expected[5])
     world plain, w;
     begin(&plain, o);
     begin(&w, o);
-    assert_int_equal(tess__graph_fuse_all(&w.g, &w.loss), TESS_OK);
+    assert_int_equal(tess__graph_fuse_all(&w.g, &w.loss, 1), TESS_OK);
     for (int i = 0; i < 5; i++) {
         if (count(&w, fused[i]) != expected[i]) {
             fail_msg("%d of %s, expected %d", count(&w, fused[i]), fused[i], expected[i]);
@@ -232,11 +232,11 @@ static void check_forward(void **state)
     w = (world){.o = {TESS_BF16, TESS_GELU_TANH}, .g = tess_graph_new()};
     const tess_value x = tess_input(w.g, "x", TESS_BF16, TESS_SHAPE_OF(B, T, C));
     tess_value y = mlp(&w, x);
-    assert_int_equal(tess__graph_fuse(&w.g, &y, NULL), TESS_OK);
+    assert_int_equal(tess__graph_fuse(&w.g, &y, 1, NULL), TESS_OK);
     assert_int_equal(count(&w, "linear_gelu"), 0);
-    assert_int_equal(tess__graph_fuse(&w.g, &y, tess_device_cpu()), TESS_OK);
+    assert_int_equal(tess__graph_fuse(&w.g, &y, 1, tess_device_cpu()), TESS_OK);
     assert_int_equal(count(&w, "linear_gelu"), 0);
-    assert_int_equal(tess__graph_fuse_all(&w.g, &y), TESS_OK);
+    assert_int_equal(tess__graph_fuse_all(&w.g, &y, 1), TESS_OK);
     assert_int_equal(count(&w, "linear_gelu"), 1);
     assert_int_equal(count(&w, "unary"), 0);
     for (size_t i = 0; i < w.g->n_nodes; i++) {
@@ -268,7 +268,7 @@ static void check_no_memory(void **state)
         begin(&w, (mlp_options){TESS_F32, TESS_GELU});
         const tess_graph *before = w.g;
         tess_fault_set(TESS_FAULT_ALLOC, nth, true);
-        const tess_status st = tess__graph_fuse_all(&w.g, &w.loss);
+        const tess_status st = tess__graph_fuse_all(&w.g, &w.loss, 1);
         tess_fault_set(TESS_FAULT_ALLOC, 0, false);
         assert_true(st == TESS_OK || (st == TESS_NOMEM && w.g == before));
         assert_true(nth > 4 || st == TESS_NOMEM);

@@ -99,72 +99,6 @@ static void test_memory_and_debug_change_nothing(void **state)
     assert_same_result("plain", "debug");
 }
 
-/* ---- accumulation -------------------------------------------------------------------------- */
-
-enum { N_MICRO = 2 };
-
-/* The accumulated gradient of the data's first two batches, of a fresh model. */
-static float *gradient_of_two(int64_t accumulate, tess_loader **loader, tess_dataset **ds,
-                              tess_model **m, tess_trainer **t, tess_pipeline *p, int64_t *n)
-{
-    assert_int_equal(tess_model_new(run_path("model.json"), NULL, 1, TESS_PRECISION_F32, m), 0);
-    tess_trainer_options to = {.batch = 8, .captions_per_image = 1, .accumulate = accumulate};
-    assert_int_equal(tess_trainer_new(*m, &to, t), TESS_OK);
-    *p = tess_model_pipeline(*m);
-    tess_hooks hooks = tess_pipeline_hooks(p);
-    tess_dataset_options d = {.hooks = &hooks};
-    assert_int_equal(tess_dataset_open(run_path("tiny.tar"), &d, ds), TESS_OK);
-    tess_loader_options l = {.hooks = hooks,
-                             .batch = 8,
-                             .size = tess_model_image_size(*m),
-                             .captions_per_image = 1,
-                             .max_tokens = tess_model_context_length(*m),
-                             .n_ranks = 1};
-    assert_int_equal(tess_loader_new(*ds, &l, loader), TESS_OK);
-    for (int i = 0; i < N_MICRO; i++) {
-        const tess_batch *b = NULL;
-        float loss;
-        assert_int_equal(tess_loader_read(*loader, &b), TESS_OK);
-        tess_micro_batch mb = {.pictures = b->pictures,
-                               .n_tokens = b->n_tokens,
-                               .tokens = b->tokens,
-                               .positions = b->positions,
-                               .offsets = b->offsets};
-        assert_int_equal(tess_trainer_micro_step(*t, &mb, &loss), TESS_OK);
-        assert_true(loss > 0.5f && loss < 8.0f);
-    }
-    return tess_store_group(tess_model_store(*m), "grad", n);
-}
-
-static void test_accumulation(void **state)
-{
-    (void)state;
-    float *grad[2];
-    int64_t n[2];
-    tess_loader *loader[2];
-    tess_dataset *ds[2];
-    tess_model *m[2];
-    tess_trainer *t[2];
-    tess_pipeline p[2];
-    double norm = 0;
-    for (int i = 0; i < 2; i++) {
-        grad[i] = gradient_of_two(1 + i, &loader[i], &ds[i], &m[i], &t[i], &p[i], &n[i]);
-    }
-    assert_int_equal(n[0], n[1]);
-    for (int64_t i = 0; i < n[0]; i++) {
-        /* A half is exact in every format, but for what it pushes below the smallest normal. */
-        assert_true(fabsf(grad[0][i] * 0.5f - grad[1][i]) <= 1e-6f * fabsf(grad[1][i]) + 1e-30f);
-        norm += (double)grad[1][i] * (double)grad[1][i];
-    }
-    assert_true(norm > 0 && isfinite(norm));
-    for (int i = 0; i < 2; i++) {
-        tess_loader_free(loader[i]);
-        tess_dataset_close(ds[i]);
-        tess_trainer_free(t[i]);
-        tess_model_free(m[i]);
-    }
-}
-
 /* ---- frozen towers ------------------------------------------------------------------------- */
 
 static bool is_visual(const char *name)
@@ -392,7 +326,6 @@ int main(void)
         cmocka_unit_test(test_overfits),
         cmocka_unit_test(test_workers_change_nothing),
         cmocka_unit_test(test_memory_and_debug_change_nothing),
-        cmocka_unit_test(test_accumulation),
         cmocka_unit_test(test_frozen_towers),
         cmocka_unit_test(test_learning_rate),
         cmocka_unit_test(test_skips_what_is_not_finite),
