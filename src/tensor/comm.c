@@ -29,15 +29,23 @@ static bool is_sum(const tess_call *call)
 
 /* ---- words --------------------------------------------------------------------------------- */
 
-/* "all_reduce of 4096 (#17)" */
+/* "all_reduce of 4096 f32 (#17)", "broadcast of 8 bytes from rank 1 (#18)", "all_gather of 96 bytes
+ * in parts 1f0c6e3a (#19)": whatever is compared can be told apart. */
 static void print_call(const tess_comm *c, const tess_call *call, char *out, size_t n_bytes)
 {
+    char more[40] = "";
     if (call->kind == TESS_BARRIER) {
         snprintf(out, n_bytes, "barrier (#%lld)", (long long)c->n_calls);
-    } else {
-        snprintf(out, n_bytes, "%s of %lld %s (#%lld)", names[call->kind], (long long)call->n,
-                 is_sum(call) ? tess_dtype_name(call->dtype) : "bytes", (long long)c->n_calls);
+        return;
     }
+    if (call->kind == TESS_BROADCAST) {
+        snprintf(more, sizeof more, " from rank %d", call->root);
+    } else if (call->counts) {
+        const uint64_t hash = tess_hash64(call->counts, (size_t)c->size * sizeof *call->counts, 0);
+        snprintf(more, sizeof more, " in parts %08x", (unsigned)hash);
+    }
+    snprintf(out, n_bytes, "%s of %lld %s%s (#%lld)", names[call->kind], (long long)call->n,
+             is_sum(call) ? tess_dtype_name(call->dtype) : "bytes", more, (long long)c->n_calls);
 }
 
 /* "rank 2 (host, process 123)" */

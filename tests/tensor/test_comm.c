@@ -213,6 +213,66 @@ static int sleep_long(tess_comm *c)
     return tess_comm_barrier(c) != TESS_OK;
 }
 
+/* What a rank that goes astray does with a collective: another kind, one number more, one byte less
+ * in its own part, another root, nothing at all. */
+enum { STRAY_KIND, STRAY_COUNT, STRAY_SHORT, STRAY_ROOT, STRAY_LEAVES_OUT, STRAY_NOT };
+
+/* A collective that chance decides, which all ranks draw alike; at the fault its kind is the one
+ * that can go wrong so. */
+static tess_status any_call(tess_comm *c, tess_rng *rng, int way, bool astray)
+{
+    enum { MOST = 300, KINDS = 5 };
+    static const int kinds[] = {[STRAY_COUNT] = 2, [STRAY_SHORT] = 3, [STRAY_ROOT] = 1};
+    float from[8 * MOST] = {0}, to[8 * MOST] = {0};
+    int64_t counts[8] = {0}, n = 1 + tess_rng_below(rng, MOST - 2);
+    const int size = tess_comm_size(c);
+    int kind = (int)tess_rng_below(rng, KINDS), root = (int)tess_rng_below(rng, (uint32_t)size);
+    kind = way >= STRAY_COUNT && way <= STRAY_ROOT ? kinds[way] : kind;
+    for (int r = 0; r < size; r++) {
+        counts[r] = 1 + tess_rng_below(rng, MOST - 1);
+    }
+    if (astray) {
+        kind = way == STRAY_LEAVES_OUT ? KINDS : (kind + (way == STRAY_KIND)) % KINDS;
+        n += way == STRAY_COUNT;
+        root = (root + (way == STRAY_ROOT)) % size;
+        counts[tess_comm_rank(c)] -= way == STRAY_SHORT;
+    }
+    switch (kind) {
+    case 0:
+        return tess_comm_barrier(c);
+    case 1:
+        return tess_comm_broadcast(c, from, (size_t)n, root);
+    case 2:
+        return tess_comm_all_reduce(c, from, TESS_F32, n);
+    case 3:
+        return tess_comm_all_gather(c, from, counts, to);
+    case 4:
+        return tess_comm_reduce_scatter(c, from, TESS_F32, counts, to);
+    default:
+        return TESS_OK;
+    }
+}
+
+/* TESS_STRAY: "seed way": some collectives, one of which a rank gets wrong, and some more. */
+static int stray(tess_comm *c)
+{
+    const char *text = getenv("TESS_STRAY");
+    char *end = NULL;
+    const uint64_t seed = text ? strtoull(text, &end, 10) : 0;
+    const int way = text ? (int)strtol(end, NULL, 10) : 0;
+    tess_rng rng = tess_rng_at(seed, 1);
+    const int n_calls = 2 + (int)tess_rng_below(&rng, 20);
+    const int at = (int)tess_rng_below(&rng, (uint32_t)n_calls);
+    const int who = (int)tess_rng_below(&rng, (uint32_t)tess_comm_size(c));
+    tess_status st = TESS_OK;
+    for (int i = 0; st == TESS_OK && i < n_calls; i++) {
+        tess_rng call = tess_rng_at(seed, 100 + (uint64_t)i);
+        st = any_call(c, &call, i == at ? way : STRAY_NOT, i == at && tess_comm_rank(c) == who);
+    }
+    st = st ? st : tess_comm_barrier(c);
+    return st != TESS_OK;
+}
+
 static const struct {
     const char *name;
     int (*run)(tess_comm *c);
@@ -220,7 +280,7 @@ static const struct {
                  {"other_call", other_call},   {"other_settings", other_settings},
                  {"stop_one", stop_one},       {"stop_root", stop_root},
                  {"stop_within", stop_within}, {"kill_one", kill_one},
-                 {"sleep", sleep_long}};
+                 {"sleep", sleep_long},        {"stray", stray}};
 
 static int run_rank(const char *name)
 {
@@ -357,6 +417,22 @@ static void test_stopped(void **state)
     assert_true(out.seconds < 15);
 }
 
+/* Whatever a rank gets wrong, and wherever among other collectives. */
+static void test_stray(void **state)
+{
+    (void)state;
+    char text[32];
+    for (int way = STRAY_KIND; way < STRAY_NOT; way++) {
+        outcome out;
+        snprintf(text, sizeof text, "%d %d", 7 + way, way);
+        assert_int_equal(setenv("TESS_STRAY", text, 1), 0);
+        launch(3, "stray", &out);
+        SAYS(out, "ranks disagree: rank 0 (", 1);
+        SAYS(out, "; rank ", 1);
+        assert_int_not_equal(out.status, 0);
+    }
+}
+
 static void test_killed(void **state)
 {
     (void)state;
@@ -411,10 +487,10 @@ int main(int argc, char **argv)
     /* MPI keeps what it allocated until the process ends. */
     setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_alone),      cmocka_unit_test(test_other_launcher),
-        cmocka_unit_test(test_values),     cmocka_unit_test(test_differences),
-        cmocka_unit_test(test_stopped),    cmocka_unit_test(test_killed),
-        cmocka_unit_test(test_no_orphans),
+        cmocka_unit_test(test_alone),   cmocka_unit_test(test_other_launcher),
+        cmocka_unit_test(test_values),  cmocka_unit_test(test_differences),
+        cmocka_unit_test(test_stopped), cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_stray),   cmocka_unit_test(test_no_orphans),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
