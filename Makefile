@@ -122,6 +122,7 @@ lib: $(FLOORS:%=$(BUILD)/lib/%.a)
 
 $(BUILD)/obj/tensor/%.o: EXTRA_CFLAGS += -fopenmp -ffp-contract=fast -fno-math-errno
 $(BUILD)/obj/vision/%.o: EXTRA_CFLAGS += -fopenmp
+$(BUILD)/obj/train/saver.o: EXTRA_CFLAGS += -fopenmp
 # The page is in the program: src/serve/assets.c embeds it.
 $(BUILD)/obj/serve/assets.o: $(wildcard src/serve/page.*)
 $(BUILD)/obj/cli/model_preset.o: $(wildcard models/*.json)

@@ -60,6 +60,26 @@ void tess_model_free(tess_model *m);
  * is read again for its configs. */
 TESS_MUST_USE tess_status tess_model_save(tess_model *m, const char *dir);
 
+/* The parts of a model directory, or of an adapter's where one is trained, for who writes the
+ * weights himself.  The tensors' data is the store's own, except for copies in the arena; on a
+ * device, what tess_model_fetch brought. */
+typedef struct tess_model_weights {
+    const char *file; /* its name in the directory */
+    tess_tensor *tensors;
+    int64_t n;
+    const tess_pair *metadata;
+    int64_t n_metadata;
+    tess_pair base;
+    tess_arena arena;
+} tess_model_weights; /* not to be moved */
+TESS_MUST_USE tess_status tess_model_gather_weights(tess_model *m, tess_model_weights *out);
+void tess_model_weights_deinit(tess_model_weights *w);
+/* All but the weights and the summary.  From any thread, while the model is trained. */
+TESS_MUST_USE tess_status tess_model_write_frame(const tess_model *m, const char *dir);
+/* What opening checks the weights' file against: its size and tess_crc64. */
+TESS_MUST_USE tess_status tess_model_write_summary(const tess_model *m, const char *dir,
+                                                   int64_t n_bytes, uint64_t crc);
+
 /* Writes the model of directory `in` as a directory `out` of another layout, "openclip" or "hf",
  * whole or absent.  Tensors keep the type they had in their file; within one layout they and the
  * configs are what they were.  A model that the layout cannot say: TESS_UNSUPPORTED, by what it
@@ -260,8 +280,7 @@ TESS_MUST_USE tess_status tess_model_narrow(tess_model *m);
 const char *tess_model_base(const tess_model *m);
 /* Writes the adapter of tess_model_add_lora, whole or absent; an existing one is replaced. */
 TESS_MUST_USE tess_status tess_model_save_adapter(tess_model *m, const char *dir);
-/* Its two files into a directory that exists, and back, bit for bit. */
-TESS_MUST_USE tess_status tess_model_write_adapter(tess_model *m, const char *dir);
+/* Reads it back, bit for bit. */
 TESS_MUST_USE tess_status tess_model_read_adapter(tess_model *m, const char *dir);
 /* Adds the products to the weights; the model then has no adapters. */
 TESS_MUST_USE tess_status tess_model_merge_adapters(tess_model *m);

@@ -91,7 +91,10 @@ typedef struct tess_train_options {
     int64_t log_every_n_steps;  /* 100 */
     int64_t save_every_n_steps; /* 0: at epochs only */
     int64_t save_frequency;     /* epochs between checkpoints; 1 */
-    int64_t val_frequency;      /* epochs between evaluations; 0: at the end only */
+    /* A checkpoint is written while training goes on.  At most this much of it is copied aside when
+     * an update comes before it is written; 0: updates wait for the disk. */
+    size_t save_copy_bytes;
+    int64_t val_frequency; /* epochs between evaluations; 0: at the end only */
     bool delete_previous_checkpoint;
     bool debug_numerics; /* step by step, stops at the first value that is not finite */
     bool profile;
@@ -122,6 +125,7 @@ typedef struct tess_train_state {
     char recent[8 * TESS_RECENT_SIZE + 1]; /* with skip_outliers, their f32 bits in hexadecimal */
     char settings[33];                     /* hash of what must agree for an exact resume */
 } tess_train_state;
+/* Returns when it is whole. */
 TESS_MUST_USE tess_status tess_checkpoint_save(tess_model *m, const tess_train_state *s,
                                                const char *checkpoints_dir, const char *name);
 /* Verifies and loads parameters and moments into the model's store. */

@@ -11,7 +11,8 @@ typedef struct cli_train_values {
     const char *model, *tokenizer, *logs, *name, *resume, *precision, *device, *scheduler,
         *optimizer;
     int64_t batch_size, captions_per_image, accum_freq, epochs, steps, warmup, seed, workers;
-    int64_t log_every, save_every, save_frequency, val_frequency, cache_size, cache_mb, aug_shift;
+    int64_t log_every, save_every, save_frequency, save_copy_mb, val_frequency, cache_size,
+        cache_mb, aug_shift;
     double temperature, seconds, lr, beta1, beta2, eps, wd, clip, skip_outliers, lr_min, bad_rate;
     double muon_momentum, muon_lr;
     double aug_scale_min, aug_scale_max, aug_brightness, aug_contrast, patch_dropout;

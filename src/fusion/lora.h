@@ -88,4 +88,8 @@ typedef struct tess_lora_config {
 TESS_MUST_USE tess_status tess__lora_config_read(const tess_json *root, const char *path,
                                                  tess_lora_config *out);
 
+/* tess_model_gather_weights and tess_model_write_frame of an adapter. */
+TESS_MUST_USE tess_status tess__lora_describe(const tess_model *m, tess_model_weights *out);
+TESS_MUST_USE tess_status tess__lora_write_config(const tess_model *m, const char *dir);
+
 #endif

@@ -410,22 +410,6 @@ static tess_status describe_part(const tess_model *m, const tess_lora_part *p, t
     return TESS_OK;
 }
 
-static tess_status write_weights(const tess_model *m, const char *path)
-{
-    const tess_lora *l = m->lora;
-    tess_arena arena = {0};
-    tess_tensor *tensors = tess_alloc_array(2 * l->parts.n, sizeof *tensors);
-    tess_status st = tensors ? TESS_OK : TESS_NOMEM;
-    for (size_t i = 0; st == TESS_OK && i < l->parts.n; i++) {
-        st = describe_part(m, &l->parts.items[i], &arena, &tensors[2 * i]);
-    }
-    const tess_pair base = {BASE_KEY, l->base};
-    st = st ? st : tess_tensors_save(path, tensors, (int64_t)(2 * l->parts.n), &base, 1);
-    tess_free(tensors);
-    tess_arena_deinit(&arena);
-    return st;
-}
-
 static tess_status check_trained(const tess_model *m)
 {
     return m->lora && m->lora->trains
@@ -433,17 +417,43 @@ static tess_status check_trained(const tess_model *m)
                : TESS_FAIL(TESS_INVALID, "the model has no adapter that was made for training");
 }
 
-tess_status tess_model_write_adapter(tess_model *m, const char *dir)
+tess_status tess__lora_describe(const tess_model *m, tess_model_weights *out)
 {
     TESS_TRY(check_trained(m));
-    TESS_TRY(tess_model_fetch(m));
+    const tess_lora *l = m->lora;
+    out->file = WEIGHTS_FILE;
+    out->base = (tess_pair){BASE_KEY, l->base};
+    out->metadata = &out->base;
+    out->n_metadata = 1;
+    out->n = (int64_t)(2 * l->parts.n);
+    out->tensors = tess_alloc_array(2 * l->parts.n, sizeof *out->tensors);
+    tess_status st = out->tensors ? TESS_OK : TESS_NOMEM;
+    for (size_t i = 0; st == TESS_OK && i < l->parts.n; i++) {
+        st = describe_part(m, &l->parts.items[i], &out->arena, &out->tensors[2 * i]);
+    }
+    return st;
+}
+
+tess_status tess__lora_write_config(const tess_model *m, const char *dir)
+{
+    TESS_TRY(check_trained(m));
     char *config = tess_format("%s/" CONFIG_FILE, dir);
-    char *weights = tess_format("%s/" WEIGHTS_FILE, dir);
-    tess_status st = config && weights ? tess_dir_make(dir) : TESS_NOMEM;
+    tess_status st = config ? tess_dir_make(dir) : TESS_NOMEM;
     st = st ? st : write_config(m->lora, config);
-    st = st ? st : write_weights(m, weights);
     tess_free(config);
-    tess_free(weights);
+    return st;
+}
+
+static tess_status write_adapter(tess_model *m, const char *dir)
+{
+    tess_model_weights w = {0};
+    char *path = tess_format("%s/" WEIGHTS_FILE, dir);
+    tess_status st = path ? tess_model_fetch(m) : TESS_NOMEM;
+    st = st ? st : tess__lora_write_config(m, dir);
+    st = st ? st : tess__lora_describe(m, &w);
+    st = st ? st : tess_tensors_save(path, w.tensors, w.n, &w.base, 1);
+    tess_model_weights_deinit(&w);
+    tess_free(path);
     return st;
 }
 
@@ -464,7 +474,7 @@ tess_status tess_model_save_adapter(tess_model *m, const char *dir)
     char *fresh = tess_format("%s.saving", dir);
     tess_status st = fresh ? check_replaceable(dir) : TESS_NOMEM;
     st = st ? st : tess_dir_remove(fresh);
-    st = st ? st : tess_model_write_adapter(m, fresh);
+    st = st ? st : write_adapter(m, fresh);
     st = st ? st : tess_dir_replace(fresh, dir);
     tess_free(fresh);
     return st ? tess_error_prefix(st, "saving adapter %s", dir) : TESS_OK;

@@ -296,12 +296,14 @@ static tess_status open_run(tess_run *r)
     TESS_TRY(tess_metrics_open(&m, &r->metrics));
     TESS_TRY(tess__run_open_skipped(r));
     TESS_TRY(tess__checkpoints_sweep(r->checkpoints_dir));
+    TESS_TRY(tess__saver_new(&(tess_saver_options){.copy_bytes = r->o.save_copy_bytes}, &r->saver));
     TESS_TRY(tess__run_find_evaluated(r));
     return tess__run_log_start(r);
 }
 
 static void close_run(tess_run *r)
 {
+    tess__saver_free(r->saver); /* reads the model until then */
     tess_metrics_close(r->metrics);
     tess__run_close_skipped(r);
     tess_loader_free(r->loader);
@@ -316,8 +318,7 @@ static void close_run(tess_run *r)
 
 /* ---- results ------------------------------------------------------------------------------- */
 
-/* What became of the steps before: on a card the last ones are still being made, unless `wait`. */
-static tess_status take_results(tess_run *r, bool wait)
+tess_status tess__run_take_results(tess_run *r, bool wait)
 {
     tess_step_result s;
     do {
@@ -325,48 +326,6 @@ static tess_status take_results(tess_run *r, bool wait)
         TESS_TRY(s.step > 0 ? tess__run_account(r, &s) : TESS_OK);
     } while (s.step > 0);
     return wait ? tess__run_log_skipped(r) : TESS_OK;
-}
-
-/* ---- saving -------------------------------------------------------------------------------- */
-
-/* After saving `dir`, or having been resumed from it, the state has not changed under that name. */
-static tess_status save_as(tess_run *r, char *dir, const char *name)
-{
-    if (r->last_checkpoint && strcmp(r->last_checkpoint, dir) == 0) {
-        tess_free(dir);
-        return TESS_OK;
-    }
-    tess_status st = tess_checkpoint_save(r->model, &r->state, r->checkpoints_dir, name);
-    if (st == TESS_OK && r->o.delete_previous_checkpoint && r->last_checkpoint) {
-        st = tess__checkpoint_remove(r->last_checkpoint);
-    }
-    if (st) {
-        tess_free(dir);
-        return st;
-    }
-    tess_free(r->last_checkpoint);
-    r->last_checkpoint = dir;
-    return TESS_OK;
-}
-
-static tess_status save(tess_run *r, const char *name)
-{
-    TESS_TRY(take_results(r, true));
-    if (r->rank > 0) {
-        return TESS_OK;
-    }
-    r->state.elapsed = r->o.seconds > 0 ? r->elapsed_before + tess_seconds() - r->started : 0;
-    TESS_TRY(tess_metrics_sync(r->metrics));
-    TESS_TRY(tess__run_fetch_recent(r));
-    char *dir = tess_format("%s/%s", r->checkpoints_dir, name);
-    return dir ? save_as(r, dir, name) : TESS_NOMEM;
-}
-
-static tess_status save_step(tess_run *r)
-{
-    char name[32];
-    snprintf(name, sizeof name, "step_%08lld", (long long)r->state.step);
-    return save(r, name);
 }
 
 /* ---- one update ---------------------------------------------------------------------------- */
@@ -398,6 +357,7 @@ static tess_status micro_steps(tess_run *r)
 static tess_status update(tess_run *r)
 {
     r->lr = tess__learning_rate(&r->o, r->state.step, tess__run_fraction(r));
+    TESS_TRY(tess__run_let_change(r));
     /* Adam's time counts applied updates: the trainer leaves out those that it skipped. */
     TESS_TRY(tess_trainer_update(r->trainer, r->lr, r->state.step + 1 - r->skipped_before, NULL));
     r->state.step++;
@@ -410,7 +370,7 @@ static tess_status update(tess_run *r)
 static tess_status log_step(tess_run *r)
 {
     const bool logs = r->state.step == 1 || r->state.step % r->o.log_every_n_steps == 0;
-    TESS_TRY(take_results(r, logs));
+    TESS_TRY(tess__run_take_results(r, logs));
     if (r->rank > 0) {
         return TESS_OK;
     }
@@ -467,7 +427,7 @@ static tess_status end_epoch(tess_run *r)
     if (r->state.counter == 0 || epoch == before / r->samples_per_epoch) {
         return TESS_OK;
     }
-    TESS_TRY(take_results(r, true));
+    TESS_TRY(tess__run_take_results(r, true));
     if (epoch != r->state.epoch) {
         r->state.epoch = epoch;
         r->state.loss_sum = 0;
@@ -484,7 +444,7 @@ static tess_status end_epoch(tess_run *r)
     }
     char name[32];
     snprintf(name, sizeof name, "epoch_%lld", (long long)epoch);
-    return save(r, name);
+    return tess__run_save(r, name);
 }
 
 static bool done(const tess_run *r)
@@ -507,7 +467,7 @@ static tess_status train_loop(tess_run *r)
         TESS_TRY(log_step(r));
         TESS_TRY(end_epoch(r));
         if (r->o.save_every_n_steps > 0 && r->state.step % r->o.save_every_n_steps == 0) {
-            TESS_TRY(save_step(r));
+            TESS_TRY(tess__run_save_step(r));
         }
         TESS_TRY(tess__run_share_clock(r, &stop));
     }
@@ -526,46 +486,17 @@ static void log_profile(const tess_trainer *t)
     tess_buf_deinit(&b);
 }
 
-/* The base from its directory, in f32, with the adapter merged; training needs no memory then. */
-static tess_status save_merged(tess_run *r, const char *adapter, const char *dir)
-{
-    tess_model *m = NULL;
-    tess_trainer_free(r->trainer);
-    r->trainer = NULL;
-    tess_status st = tess_model_open(r->o.model, TESS_PRECISION_F32, &m);
-    st = st ? st : tess_model_adapt(m, &adapter, 1);
-    st = st ? st : tess_model_merge_adapters(m);
-    st = st ? st : tess_model_save(m, dir);
-    tess_model_free(m);
-    return st;
-}
-
-static tess_status save_results(tess_run *r)
-{
-    char *dir = tess_format("%s/model", r->o.run_dir);
-    char *adapter = tess_format("%s/adapter", r->o.run_dir);
-    tess_status st = dir && adapter ? TESS_OK : TESS_NOMEM;
-    if (st == TESS_OK && tess_model_has_adapters(r->model)) {
-        st = tess_model_save_adapter(r->model, adapter);
-        st = st ? st : save_merged(r, adapter, dir);
-    } else if (st == TESS_OK) {
-        st = tess_model_save(r->model, dir);
-    }
-    tess_free(dir);
-    tess_free(adapter);
-    return st;
-}
-
 static tess_status finish(tess_run *r)
 {
-    TESS_TRY(save_step(r));
+    TESS_TRY(tess__run_save_step(r));
     if (r->rank > 0) {
         return TESS_OK;
     }
+    TESS_TRY(tess__saver_end(r->saver, true));
     if (r->o.profile) {
         log_profile(r->trainer);
     }
-    TESS_TRY(save_results(r));
+    TESS_TRY(tess__run_save_results(r));
     tess_status st = TESS_OK;
     if (tess_bad_list_total(tess_loader_bad(r->loader)) > 0) {
         tess_buf b = {0};
@@ -576,18 +507,6 @@ static tess_status finish(tess_run *r)
     }
     bool evaluated = r->evaluated_step == r->state.step;
     return r->o.val_data && !evaluated ? tess__run_evaluate(r) : tess_report_write(r->o.run_dir);
-}
-
-/* A gradient that was being accumulated is no part of a checkpoint: state points before it. */
-static tess_status stop_early(tess_run *r, tess_status why)
-{
-    char *message = tess_strdup(tess_error());
-    tess_status st = save_step(r);
-    if (st == TESS_OK) {
-        st = TESS_FAIL(why, "%s; saved, go on with --resume latest", message ? message : "stopped");
-    }
-    tess_free(message);
-    return st;
 }
 
 tess_status tess_train(const tess_train_options *options)
@@ -602,7 +521,7 @@ tess_status tess_train(const tess_train_options *options)
     st = st ? st : open_run(&r);
     if (st == TESS_OK) {
         st = train_loop(&r);
-        st = st == TESS_CANCELLED ? stop_early(&r, st) : st;
+        st = st == TESS_CANCELLED ? tess__run_stop_early(&r, st) : st;
         st = st ? st : finish(&r);
     }
     close_run(&r);

@@ -4,6 +4,7 @@
 #define TESSERA_TRAIN_TRAIN_H
 
 #include "tessera/train.h"
+#include "train/saver.h"
 
 /* The text tower that teaches, and its vectors of a batch. */
 typedef struct tess__teacher {
@@ -34,6 +35,7 @@ typedef struct tess_run {
     tess_dataset *data;
     tess_loader *loader;
     tess_metrics *metrics;
+    tess_saver *saver; /* of checkpoints, on rank 0 */
     tess_train_state state;
     char *checkpoints_dir;
     char *last_checkpoint; /* of this run, for delete_previous_checkpoint */
@@ -78,6 +80,20 @@ double tess__learning_rate(const tess_train_options *o, int64_t step, double fra
 TESS_MUST_USE tess_status tess__settings_hash(const tess_train_options *o, const tess_model *m,
                                               tess_model *teacher, char out[33]);
 
+/* What became of the steps before: on a card the last ones are still being made, unless `wait`. */
+TESS_MUST_USE tess_status tess__run_take_results(tess_run *r, bool wait);
+/* Saves a checkpoint while training goes on. */
+TESS_MUST_USE tess_status tess__run_save(tess_run *r, const char *name);
+TESS_MUST_USE tess_status tess__run_save_step(tess_run *r);
+/* Before an update: what is being saved of the store stays as it was.  Where a save has failed, the
+ * run ends here. */
+TESS_MUST_USE tess_status tess__run_let_change(tess_run *r);
+/* Saves, waits for it, and fails for that reason.  A gradient that was being accumulated is no part
+ * of a checkpoint: state points before it. */
+TESS_MUST_USE tess_status tess__run_stop_early(tess_run *r, tess_status why);
+/* The model directory, and with adapters the adapter's. */
+TESS_MUST_USE tess_status tess__run_save_results(tess_run *r);
+
 /* Options to params.txt, sizes and what was left out to the log. */
 TESS_MUST_USE tess_status tess__run_log_start(tess_run *r);
 /* Retrieval on the validation data: to the metrics, the log and the report. */
@@ -86,6 +102,24 @@ TESS_MUST_USE tess_status tess__run_evaluate(tess_run *r);
  * makes up for it, once. */
 TESS_MUST_USE tess_status tess__run_find_evaluated(tess_run *r);
 
+/* A file of a checkpoint that was summed as it was written. */
+typedef struct tess__file_sum {
+    const char *name;
+    int64_t n_bytes;
+    uint64_t crc;
+} tess__file_sum;
+/* Writes state.json into `dir`, with what is known and what all other files there sum to. */
+TESS_MUST_USE tess_status tess__state_write(const tess_train_state *s, const char *dir,
+                                            const tess__file_sum *known, int64_t n_known);
+/* Reads it and checks every file that it lists. */
+TESS_MUST_USE tess_status tess__state_read(const char *dir, tess_train_state *out);
+/* tess_checkpoint_save on the saver's thread, after the job before.  What the model holds of it may
+ * change only after tess__saver_settle.  When it is whole, the checkpoint `previous` (NULL: none)
+ * is removed. */
+TESS_MUST_USE tess_status tess__checkpoint_start(tess_saver *saver, tess_model *m,
+                                                 const tess_train_state *state,
+                                                 const char *checkpoints_dir, const char *name,
+                                                 const char *previous);
 /* In two moves, so that what a kill leaves is no damaged checkpoint but a leftover. */
 TESS_MUST_USE tess_status tess__checkpoint_remove(const char *dir);
 /* Removes what killed saves left. */

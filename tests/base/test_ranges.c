@@ -23,7 +23,7 @@ static int set_up(void **state)
 {
     (void)state;
     strcpy(root, access("build", W_OK) == 0 ? "build/ranges-XXXXXX" : "/tmp/ranges-XXXXXX");
-    content = malloc(N_BYTES);
+    content = calloc(N_BYTES + 1, 1);
     for (size_t i = 0; i < N_BYTES; i++) {
         content[i] = (uint8_t)tess_philox(1, 2, i).v[0];
     }

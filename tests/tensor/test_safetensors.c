@@ -145,6 +145,28 @@ static const struct {
     {"", 0, "no safetensors header"},
 };
 
+/* The layout needs no data; whole pages come first and begin at one. */
+static void test_plan(void **state)
+{
+    (void)state;
+    static const char *const order[] = {"b", "d", "c", "a"};
+    tess_tensor t[] = {{"a", "F32", {1, {3}}, NULL, 12},
+                       {"b", "F32", {1, {2048}}, NULL, 8192},
+                       {"c", "U8", {1, {64}}, NULL, 64},
+                       {"d", "U8", {1, {4096}}, NULL, 4096}};
+    tess_tensors_layout l;
+    assert_int_equal(tess_tensors_plan(t, TESS_COUNT(t), NULL, 0, &l), TESS_OK);
+    assert_int_equal(l.header.n_bytes % 4096, 0);
+    int64_t at = (int64_t)l.header.n_bytes;
+    for (int64_t i = 0; i < TESS_COUNT(t); i++) {
+        assert_string_equal(l.order[i]->name, order[i]);
+        assert_int_equal(l.begin[l.order[i] - t], at);
+        at += (int64_t)l.order[i]->n_bytes;
+    }
+    assert_int_equal(l.n_bytes, at);
+    tess_tensors_layout_deinit(&l);
+}
+
 static void test_hostile_headers(void **state)
 {
     (void)state;
@@ -280,9 +302,10 @@ static void test_failed_allocations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_round_trip),         TEST(test_hostile_headers), TEST(test_harmless_headers),
-        TEST(test_header_lengths),     TEST(test_truncations),     TEST(test_many_tiny_tensors),
-        TEST(test_failed_allocations),
+        TEST(test_round_trip),        TEST(test_plan),
+        TEST(test_hostile_headers),   TEST(test_harmless_headers),
+        TEST(test_header_lengths),    TEST(test_truncations),
+        TEST(test_many_tiny_tensors), TEST(test_failed_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

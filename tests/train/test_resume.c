@@ -356,11 +356,18 @@ static void replace_line(tess_buf *text, const char *from, const char *to)
     *text = out;
 }
 
-/* Writes state.json with `from`'s line replaced (NULL: none) and every hash put right. */
-static void reseal(const char *run, const char *from, const char *to)
+static uint64_t sum_of(const char *data, size_t n, int format)
+{
+    return format == 1 ? tess_hash64(data, n, 0) : tess_crc64(0, data, n);
+}
+
+/* Writes state.json with `from`'s line replaced (NULL: none) and every sum put right, which are
+ * those of this format. */
+static void reseal_as(int format, const char *run, const char *from, const char *to)
 {
     tess_buf text = {0};
-    char line[160];
+    tess_names names;
+    char line[160], key[80];
     size_t n;
     char *data = slurp(cut_path(run, "state.json"), &n);
     tess_buf_add(&text, data, n);
@@ -368,16 +375,19 @@ static void reseal(const char *run, const char *from, const char *to)
     if (from) {
         replace_line(&text, from, to);
     }
-    data = slurp(cut_path(run, "open_clip_model.safetensors"), &n);
-    snprintf(line, sizeof line, "\"open_clip_model.safetensors\": \"%zu:%016llx\",", n,
-             (unsigned long long)tess_hash64(data, n, 0));
-    replace_line(&text, "\"open_clip_model.safetensors\"", line);
-    tess_free(data);
-    data = slurp(cut_path(run, "optimizer.safetensors"), &n);
-    snprintf(line, sizeof line, "\"optimizer.safetensors\": \"%zu:%016llx\",", n,
-             (unsigned long long)tess_hash64(data, n, 0));
-    replace_line(&text, "\"optimizer.safetensors\"", line);
-    tess_free(data);
+    assert_int_equal(tess_dir_list(cut_path(run, ""), false, &names), TESS_OK);
+    for (size_t i = 0; i < names.n_names; i++) {
+        snprintf(key, sizeof key, "\"%s\"", names.names[i]);
+        if (strcmp(names.names[i], "state.json") != 0) {
+            data = slurp(cut_path(run, names.names[i]), &n);
+            snprintf(line, sizeof line, "%s: \"%zu:%016llx\"%s", key, n,
+                     (unsigned long long)sum_of(data, n, format),
+                     strchr(strstr(text.data, key), '\n')[-1] == ',' ? "," : "");
+            replace_line(&text, key, line);
+            tess_free(data);
+        }
+    }
+    tess_names_deinit(&names);
     const char *check = strstr(text.data, ",\n  \"check\"");
     assert_non_null(check);
     snprintf(line, sizeof line, "\"check\": \"%016llx\"",
@@ -385,6 +395,11 @@ static void reseal(const char *run, const char *from, const char *to)
     replace_line(&text, "\"check\"", line);
     assert_int_equal(tess_file_write(cut_path(run, "state.json"), text.data, text.n_bytes), 0);
     tess_buf_deinit(&text);
+}
+
+static void reseal(const char *run, const char *from, const char *to)
+{
+    reseal_as(2, run, from, to);
 }
 
 static void zero_tensor(const char *run, const char *file, const char *name)
@@ -439,7 +454,7 @@ static const omission omissions[] = {
     {"the settings", NULL, NULL, "\"settings\"",
      "\"settings\": \"00000000000000000000000000000000\",", REFUSED},
     {"a settings text", NULL, NULL, "\"settings\"", "\"settings\": \"\",", REFUSED},
-    {"the format", NULL, NULL, "\"format\"", "\"format\": 2,", REFUSED},
+    {"the format", NULL, NULL, "\"format\"", "\"format\": 3,", REFUSED},
     {"an unknown key", NULL, NULL, "\"format\"", "\"form\": 1,", REFUSED},
 };
 
@@ -472,10 +487,56 @@ static void check_omission(const omission *x)
     }
 }
 
+/* Stopped after update 11 of 12, once. */
+static void make_eleven(void)
+{
+    if (!tess_path_exists(run_path("eleven"))) {
+        train_until(tiny_options("eleven"), 11);
+    }
+}
+
+/* The first format, with XXH3 of each file, is read; and as nothing else: a sum of the one format
+ * is wrong in the other. */
+static void test_first_format(void **state)
+{
+    (void)state;
+    tess_train_options o = tiny_options("old");
+    make_eleven();
+    copy_run("eleven", "old");
+    reseal_as(1, "old", "\"format\"", "\"format\": 1,");
+    o.resume = "latest";
+    assert_trains(&o);
+    assert_true(result_hash("old") == result_hash("plain"));
+    for (int format = 1; format <= 2; format++) {
+        copy_run("eleven", "old");
+        reseal_as(format, "old", "\"format\"", format == 1 ? "\"format\": 2," : "\"format\": 1,");
+        o = tiny_options("old");
+        o.resume = run_path("old/" CUT_STEP);
+        assert_int_equal(tess_train(&o), TESS_FORMAT);
+        assert_non_null(strstr(tess_error(), "expected size:hash"));
+    }
+}
+
+/* A checkpoint is a model too: what opens it as one notices damage by itself. */
+static void test_damaged_weights_are_no_model(void **state)
+{
+    (void)state;
+    tess_model *m = NULL;
+    make_eleven();
+    copy_run("eleven", "less");
+    static char dir[512];
+    snprintf(dir, sizeof dir, "%s/less/" CUT_STEP, run_dir);
+    assert_int_equal(tess_model_open(dir, TESS_PRECISION_F32, &m), TESS_OK);
+    tess_model_free(m);
+    zero_tensor("less", "open_clip_model.safetensors", "visual.conv1.weight");
+    assert_int_equal(tess_model_open(dir, TESS_PRECISION_F32, &m), TESS_FORMAT);
+    assert_non_null(strstr(tess_error(), "tessera.json: recorded weights "));
+}
+
 static void test_every_piece_is_needed(void **state)
 {
     (void)state;
-    train_until(tiny_options("eleven"), 11);
+    make_eleven();
     for (int64_t i = 0; i < TESS_COUNT(omissions); i++) {
         check_omission(&omissions[i]);
     }
@@ -527,6 +588,8 @@ int main(void)
         cmocka_unit_test(test_delete_previous),
         cmocka_unit_test(test_other_runs_are_refused),
         cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_first_format),
+        cmocka_unit_test(test_damaged_weights_are_no_model),
         cmocka_unit_test(test_every_piece_is_needed),
         cmocka_unit_test(test_recent_steps),
     };
