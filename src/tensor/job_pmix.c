@@ -46,7 +46,7 @@ static struct {
     const tess_job_row *table;
     int size, host, first; /* its least rank */
     pmix_nspace_t space;
-    char folder[64];
+    char folder[512];
     pmix_modex_cbfunc_t on_pieces;
     void *of_pieces;
     int *ends; /* (local ranks) handles of their processes */
@@ -332,7 +332,7 @@ static tess_status start_server(void)
     static pmix_info_t info[3];
     static tess_buf name;
     const char *base = getenv("TMPDIR");
-    snprintf(keeper.folder, sizeof keeper.folder, "%.40s/tessera_job.XXXXXX", base ? base : "/tmp");
+    snprintf(keeper.folder, sizeof keeper.folder, "%.400s/tessera_job.XXXXXX", base ? base : "/tmp");
     if (!mkdtemp(keeper.folder)) {
         return TESS_FAIL(TESS_IO, "%s: a folder for PMIx cannot be made", keeper.folder);
     }
