@@ -18,9 +18,16 @@
 
 /* ---- graphs -------------------------------------------------------------------------------- */
 
+int64_t tess__trainer_whole(const tess_trainer *t)
+{
+    const bool card = tess__model_device(t->model) != tess_device_cpu();
+    return t->o.comm && card ? tess_comm_size(t->o.comm) : 1;
+}
+
 float tess__trainer_parts(const tess_trainer *t)
 {
-    return t->cache ? 1.0f : (float)t->o.accumulate;
+    const int64_t n = t->cache ? 1 : t->o.accumulate;
+    return (float)(n * tess__trainer_whole(t));
 }
 
 const char *const tess__feature_names[2] = {"text", "image"};
@@ -137,10 +144,11 @@ static tess_value image_tower(tess_graph *g, const tess_trainer *t)
     return tess__picture_tower(g, t->model, pictures, t->o.recompute);
 }
 
-/* Each rank has the whole loss; a part of each, summed before the update, is the same on all. */
+/* Each rank has the whole loss, which is divided by as many as make it; a part of each, summed
+ * before the update, is the same on all. */
 static void note_loss(tess_graph *g, const tess_trainer *t, tess_value loss)
 {
-    const int n_ranks = t->o.comm ? tess_comm_size(t->o.comm) : 1;
+    const int64_t n_ranks = (t->o.comm ? tess_comm_size(t->o.comm) : 1) / tess__trainer_whole(t);
     const tess_value part = n_ranks > 1 ? tess_scale(g, loss, 1 / (float)n_ranks) : loss;
     tess_accumulate(g, tess_state(g, "loss", "sum", TESS_F32, TESS_SHAPE_OF(1)), part);
 }
@@ -294,11 +302,9 @@ static tess_status check_options(const tess_model *m, const tess_trainer_options
         return TESS_FAIL(TESS_INVALID, "patch dropout: expected 0 to below 1, found %g",
                          o->patch_dropout);
     }
-    if (o->comm && tess_comm_size(o->comm) > 1 &&
-        (o->distill ||
-         (!tess_store_is_described(m->store) && tess__model_device(m) != tess_device_cpu()))) {
-        return TESS_FAIL(TESS_UNSUPPORTED, "several ranks train on processors, and both towers: "
-                                           "not on a card yet, and not by distillation");
+    if (o->comm && tess_comm_size(o->comm) > 1 && o->distill) {
+        return TESS_FAIL(TESS_UNSUPPORTED,
+                         "several ranks train both towers: not by distillation yet");
     }
     if (o->distill && (m->lora || o->lock_text)) {
         return TESS_FAIL(TESS_INVALID, "distillation trains the text tower itself: without "

@@ -51,7 +51,10 @@ struct tess_trainer {
     bool debug, profile;
 };
 
-/* By how much a loss is divided: losses of an update. */
+/* How many ranks make the whole loss, each of all ranks' features, so that its gradients are summed
+ * as often: all on cards, whose kernels know no ranks.  1: each makes its part. */
+int64_t tess__trainer_whole(const tess_trainer *t);
+/* By how much a loss is divided: losses of an update, and ranks that make the whole. */
 float tess__trainer_parts(const tess_trainer *t);
 /* Features to which a batch leads: text, and image if it sees.  Their names as inputs of the loss,
  * and of their gradients. */

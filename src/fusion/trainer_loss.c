@@ -35,26 +35,29 @@ static tess_value distill_loss(tess_graph *g, const tess_trainer *t, tess_value 
 }
 
 /* Pictures, and the captions that the others are contrasted with, go to all ranks; each then has
- * the columns of its own captions. */
+ * the columns of its own captions.  A card, whose kernels know no ranks, has all captions as well
+ * and makes all columns. */
 static tess_value total_loss(tess_graph *g, const tess_trainer *t, tess_value image,
                              tess_value text)
 {
     const tess_objectives *o = &t->model->config.objectives;
     const double parts = (double)tess__trainer_parts(t);
-    const int64_t k = t->o.captions_per_image, b = tess_value_shape(g, text).dim[0] / k;
-    tess_comm *comm = t->o.comm;
+    const int64_t whole = tess__trainer_whole(t), k = t->o.captions_per_image;
+    const int64_t b = tess_value_shape(g, text).dim[0] / k * whole;
+    tess_comm *comm = t->o.comm, *over = whole > 1 ? NULL : comm;
     tess_value losses[2];
     float weights[2];
     int n = 0;
+    text = whole > 1 ? tess_all_gather(g, comm, text, k) : text;
     if (tess__trainer_sees(t)) {
         image = tess_all_gather(g, comm, image, 1);
-        losses[n] = objective(g, t, o->image_text, comm, image, text, "logit_scale");
+        losses[n] = objective(g, t, o->image_text, over, image, text, "logit_scale");
         weights[n++] = (float)(o->image_text.weight / parts);
     }
     if (o->text_text.weight > 0) {
-        tess_value first = tess_all_gather(g, comm, tess_slice_rows(g, text, 0, b), 1);
+        tess_value first = tess_all_gather(g, over, tess_slice_rows(g, text, 0, b), 1);
         tess_value others = tess_slice_rows(g, text, b, (k - 1) * b);
-        losses[n] = objective(g, t, o->text_text, comm, first, others, "logit_scale_text");
+        losses[n] = objective(g, t, o->text_text, over, first, others, "logit_scale_text");
         weights[n++] = (float)(o->text_text.weight / parts);
     }
     return tess_weighted_sum(g, losses, weights, n);

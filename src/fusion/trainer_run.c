@@ -126,8 +126,11 @@ static tess_status sum_over_ranks(tess_trainer *t)
     static const char *const groups[] = {"grad", "loss"};
     for (int64_t i = 0; t->o.comm && i < TESS_COUNT(groups); i++) {
         int64_t n;
-        float *x = tess_store_group(t->model->store, groups[i], &n);
+        tess_store *s = t->model->store;
+        float *x = tess_store_group(s, groups[i], &n);
+        TESS_TRY(tess_store_download(s, groups[i], "")); /* from a card */
         TESS_TRY(tess_comm_all_reduce(t->o.comm, x, TESS_F32, n));
+        TESS_TRY(tess_store_upload(s, groups[i], ""));
     }
     return TESS_OK;
 }

@@ -5,6 +5,7 @@
 #include "tensor/plan.h"
 
 #include <cuda_runtime_api.h>
+#include <stdlib.h>
 
 #define LEAST_MAJOR 8 /* compute capability: bf16 products and asynchronous copies */
 
@@ -220,12 +221,12 @@ static tess_status check_driver(void)
     return check(e, "looking for NVIDIA cards");
 }
 
-static tess_status check_generation(void)
+static tess_status check_generation(int chosen)
 {
     int major = 0, minor = 0;
-    TESS_TRY(check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0),
+    TESS_TRY(check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, chosen),
                    "asking the card"));
-    TESS_TRY(check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0),
+    TESS_TRY(check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, chosen),
                    "asking the card"));
     return major >= LEAST_MAJOR
                ? TESS_OK
@@ -233,6 +234,21 @@ static tess_status check_generation(void)
                            "the card has compute capability %d.%d, this program needs %d.0 or "
                            "newer (Ampere): use --device cpu",
                            major, minor, LEAST_MAJOR);
+}
+
+/* Ranks of a host take its cards in turn; where there are more ranks than cards, some share one. */
+static int choose_card(void)
+{
+    static const char *const variables[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "LOCAL_RANK",
+                                            "SLURM_LOCALID"};
+    int n = 1;
+    for (int64_t i = 0; i < TESS_COUNT(variables) && cudaGetDeviceCount(&n) == cudaSuccess; i++) {
+        const char *rank = getenv(variables[i]);
+        if (rank && atoi(rank) >= 0) {
+            return atoi(rank) % n;
+        }
+    }
+    return 0;
 }
 
 tess_status tess_device_cuda(const tess_device **out)
@@ -262,8 +278,9 @@ tess_status tess_device_cuda(const tess_device **out)
     *out = NULL;
     if (!card.open) {
         TESS_TRY(check_driver());
-        TESS_TRY(check_generation());
-        TESS_TRY(check(cudaSetDevice(0), "opening the card"));
+        const int chosen = choose_card();
+        TESS_TRY(check_generation(chosen));
+        TESS_TRY(check(cudaSetDevice(chosen), "opening the card"));
         for (int i = 0; i < TESS_N_LANES; i++) {
             TESS_TRY(check(cudaStreamCreateWithFlags(&card.lane[i], cudaStreamNonBlocking),
                            "opening the card"));

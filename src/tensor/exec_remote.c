@@ -32,6 +32,13 @@ tess_status tess__remote_build(tess_plan *p, tess_store *store, const tess_graph
     if (!p->host_copies || !p->pieces) {
         return TESS_NOMEM;
     }
+    for (int64_t s = 0; s < p->n_steps; s++) {
+        p->n_meets += (p->steps[s].op->flags & TESS_OP_MEETS) != 0;
+    }
+    p->recordings = tess_alloc_array((size_t)p->n_meets + 1, sizeof *p->recordings);
+    if (!p->recordings) {
+        return TESS_NOMEM;
+    }
     for (size_t i = 0; i < g->n_nodes; i++) {
         const tess_node *n = &g->nodes[i];
         if (n->op->flags & TESS_OP_LEAF && p->buffer_of[n->out] >= 0) {
@@ -41,9 +48,19 @@ tess_status tess__remote_build(tess_plan *p, tess_store *store, const tess_graph
     return tess__feed_reserve(&p->workspace->feed, p->device->remote, p->input_bytes);
 }
 
+static void forget(tess_plan *p)
+{
+    for (int64_t i = 0; p->recordings && i <= p->n_meets; i++) {
+        p->device->remote->forget(p->recordings[i]);
+        p->recordings[i] = NULL;
+    }
+}
+
 void tess__remote_free(tess_plan *p)
 {
-    p->device->remote->forget(p->recording);
+    forget(p);
+    tess_free(p->recordings);
+    tess_free(p->met);
     for (int64_t i = 0; p->host_copies && i < p->n_buffers; i++) {
         tess_free(p->host_copies[i]);
     }
@@ -53,24 +70,75 @@ void tess__remote_free(tess_plan *p)
 
 /* ---- running -------------------------------------------------------------------------------- */
 
-static tess_status run_step(const tess_plan *p, const tess_step *st)
+static tess_status launch(const tess_plan *p, const tess_step *st)
 {
-    if (st->op->flags & TESS_OP_VIEW) {
-        return TESS_OK;
-    }
     const tess_exec e = {.in = st->in,
                          .out = st->out,
                          .n_in = st->n_in,
                          .attrs = st->attrs,
                          .scratch = p->workspace->data + p->stats.arena_bytes,
                          .stream = p->device->remote->stream()};
-    const tess_status code = st->cuda->launch(&e);
+    return st->cuda->launch(&e);
+}
+
+static size_t bytes_of(const tess_operand *x)
+{
+    return (size_t)tess_shape_count(&x->shape) * tess_dtype_bytes(x->dtype);
+}
+
+/* The operands' places behind the scratch; returns the bytes of all. */
+static size_t place_operands(const tess_step *st, uint8_t *base, tess_operand *in,
+                             tess_operand *out)
+{
+    size_t at = aligned(st->scratch_bytes);
+    for (int k = 0; k < st->n_in; k++) {
+        in[k] = st->in[k];
+        in[k].data = base ? base + at : NULL;
+        at += aligned(bytes_of(&in[k]));
+    }
+    for (int k = 0; k < st->op->n_out; k++) {
+        out[k] = st->out[k];
+        out[k].data = base ? base + at : NULL;
+        at += aligned(bytes_of(&out[k]));
+    }
+    return at;
+}
+
+/* A step that waits for other ranks, as a processor does it: on the host's copies of its operands,
+ * once all before it is done. */
+static tess_status meet(tess_plan *p, const tess_step *st)
+{
+    const tess_remote *r = p->device->remote;
+    tess_operand in[TESS_MAX_IN], out[TESS_MAX_OUT];
+    TESS_TRY(tess_grow(&p->met, &p->cap_met, place_operands(st, NULL, in, out), 1));
+    place_operands(st, p->met, in, out);
+    for (int k = 0; k < st->n_in; k++) {
+        TESS_TRY(r->download(in[k].data, st->in[k].data, bytes_of(&in[k])));
+    }
+    TESS_TRY(st->op->cpu(&(tess_exec){.in = in,
+                                      .out = out,
+                                      .n_in = st->n_in,
+                                      .attrs = st->attrs,
+                                      .prepared = st->prepared,
+                                      .scratch = p->met}));
+    for (int k = 0; k < st->op->n_out; k++) {
+        TESS_TRY(r->upload(st->out[k].data, out[k].data, bytes_of(&st->out[k])));
+    }
+    return TESS_OK;
+}
+
+static tess_status run_step(tess_plan *p, const tess_step *st)
+{
+    if (st->op->flags & TESS_OP_VIEW) {
+        return TESS_OK;
+    }
+    const tess_status code = st->cuda ? launch(p, st) : meet(p, st);
     return code ? tess_error_prefix(code, "%s: %s", st->scope, st->op->name) : TESS_OK;
 }
 
-static tess_status run_steps(const tess_plan *p)
+static tess_status run_steps(tess_plan *p, int64_t begin, int64_t end)
 {
-    for (int64_t s = 0; s < p->n_steps; s++) {
+    for (int64_t s = begin; s < end; s++) {
         TESS_TRY(run_step(p, &p->steps[s]));
     }
     return TESS_OK;
@@ -124,20 +192,37 @@ static tess_status begin(tess_plan *p)
     const int64_t generation = p->generation;
     TESS_TRY(tess__plan_resolve(p));
     if (!there || generation != p->generation) {
-        p->device->remote->forget(p->recording);
-        p->recording = NULL;
+        forget(p);
         p->ran = false;
     }
     return feed_inputs(p);
 }
 
-static tess_status record(tess_plan *p)
+static tess_status replay(tess_plan *p, void **recording, int64_t from, int64_t to)
 {
     const tess_remote *r = p->device->remote;
-    TESS_TRY(r->record());
-    const tess_status code = run_steps(p);
-    const tess_status ended = r->recorded(&p->recording);
-    return code ? code : ended;
+    if (!*recording) {
+        TESS_TRY(r->record());
+        const tess_status code = run_steps(p, from, to);
+        const tess_status ended = r->recorded(recording);
+        TESS_TRY(code ? code : ended);
+    }
+    return r->replay(*recording);
+}
+
+/* What meets other ranks stands between recordings. */
+static tess_status run_recorded(tess_plan *p)
+{
+    int64_t from = 0, n = 0;
+    for (int64_t s = 0; s < p->n_steps; s++) {
+        if (p->steps[s].op->flags & TESS_OP_MEETS) {
+            TESS_TRY(from < s ? replay(p, &p->recordings[n], from, s) : TESS_OK);
+            TESS_TRY(run_step(p, &p->steps[s]));
+            from = s + 1;
+            n++;
+        }
+    }
+    return from < p->n_steps ? replay(p, &p->recordings[n], from, p->n_steps) : TESS_OK;
 }
 
 /* Each step waited for, so that its time is its own. */
@@ -162,14 +247,11 @@ tess_status tess__remote_run(tess_plan *p)
         return run_timed(p);
     }
     if (!p->ran) {
-        TESS_TRY(run_steps(p));
+        TESS_TRY(run_steps(p, 0, p->n_steps));
         p->ran = true;
         return TESS_OK;
     }
-    if (!p->recording) {
-        TESS_TRY(record(p));
-    }
-    return p->device->remote->replay(p->recording);
+    return run_recorded(p);
 }
 
 /* ---- step by step ---------------------------------------------------------------------------- */

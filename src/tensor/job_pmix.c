@@ -332,7 +332,8 @@ static tess_status start_server(void)
     static pmix_info_t info[3];
     static tess_buf name;
     const char *base = getenv("TMPDIR");
-    snprintf(keeper.folder, sizeof keeper.folder, "%.400s/tessera_job.XXXXXX", base ? base : "/tmp");
+    snprintf(keeper.folder, sizeof keeper.folder, "%.400s/tessera_job.XXXXXX",
+             base ? base : "/tmp");
     if (!mkdtemp(keeper.folder)) {
         return TESS_FAIL(TESS_IO, "%s: a folder for PMIx cannot be made", keeper.folder);
     }

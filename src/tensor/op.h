@@ -94,6 +94,7 @@ typedef enum tess_op_flags {
     TESS_OP_LEAF = 4,   /* input or state: bound, not computed */
     TESS_OP_ROUNDS = 8, /* bf16: rounds to bf16 within too, what a product multiplies next */
     TESS_OP_CHEAP = 16, /* one pass over memory: may be computed again rather than kept */
+    TESS_OP_MEETS = 32, /* waits for other ranks; on a device by way of the host's memory */
 } tess_op_flags;
 
 /* The operator's ONNX form; tensor/onnx.h.  Returns the name of output 0. */

@@ -248,20 +248,6 @@ static tess_status assign_buffers(builder *b)
 
 /* ---- steps --------------------------------------------------------------------------------- */
 
-/* What the step's operator needs on a device that runs its own kernels. */
-static tess_status prepare_remote(tess_step *st)
-{
-    const tess_cuda_op *op = tess__cuda_find(st->op);
-    if (!op && !(st->op->flags & TESS_OP_VIEW)) {
-        return TESS_FAIL(TESS_UNSUPPORTED, "%s: no %s on a CUDA device yet: use --device cpu",
-                         st->scope, st->op->name);
-    }
-    const tess_prepare c = {.in = st->in, .out = st->out, .n_in = st->n_in, .attrs = st->attrs};
-    st->cuda = op;
-    st->scratch_bytes = op && op->scratch ? op->scratch(&c) : 0;
-    return TESS_OK;
-}
-
 /* The same of a card that need not be there: of attention that is what only the card can say, whose
  * kernels are chosen by trying them; what no kernel does yet has no scratch. */
 static tess_status describe_remote(tess_step *st)
@@ -283,6 +269,23 @@ static tess_status prepare(tess_step *st)
     st->prepared = c.prepared;
     st->scratch_bytes = c.scratch_bytes;
     return code ? tess_error_prefix(code, "%s: %s", st->scope, st->op->name) : TESS_OK;
+}
+
+/* What the step's operator needs on a device that runs its own kernels. */
+static tess_status prepare_remote(tess_step *st)
+{
+    const tess_cuda_op *op = tess__cuda_find(st->op);
+    if (!op && st->op->flags & TESS_OP_MEETS) {
+        return prepare(st);
+    }
+    if (!op && !(st->op->flags & TESS_OP_VIEW)) {
+        return TESS_FAIL(TESS_UNSUPPORTED, "%s: no %s on a CUDA device yet: use --device cpu",
+                         st->scope, st->op->name);
+    }
+    const tess_prepare c = {.in = st->in, .out = st->out, .n_in = st->n_in, .attrs = st->attrs};
+    st->cuda = op;
+    st->scratch_bytes = op && op->scratch ? op->scratch(&c) : 0;
+    return TESS_OK;
 }
 
 static tess_status make_step(builder *b, const tess_node *n, tess_step *st)
@@ -328,7 +331,8 @@ static void count_bytes(tess_plan *p)
             live += x->place == TESS_PLACE_ARENA && x->first <= s && s <= x->last ? x->n_bytes : 0;
         }
         p->stats.live_bytes = live > p->stats.live_bytes ? live : p->stats.live_bytes;
-        if (p->steps[s].scratch_bytes > p->stats.scratch_bytes) {
+        const bool hosts = p->device->remote && p->steps[s].op->flags & TESS_OP_MEETS;
+        if (!hosts && p->steps[s].scratch_bytes > p->stats.scratch_bytes) {
             p->stats.scratch_bytes = p->steps[s].scratch_bytes;
         }
         p->stats.flops += p->steps[s].flops;

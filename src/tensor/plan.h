@@ -36,7 +36,7 @@ typedef struct tess_step {
     int32_t out_buffer[TESS_MAX_OUT];
     tess_value in_value[TESS_MAX_IN], out_value[TESS_MAX_OUT];
     tess_operand in[TESS_MAX_IN], out[TESS_MAX_OUT];
-    const tess_cuda_op *cuda; /* on a CUDA device */
+    const tess_cuda_op *cuda; /* on a CUDA device; NULL: the step meets other ranks */
     void *prepared;
     size_t scratch_bytes;
     double flops, seconds;
@@ -76,7 +76,10 @@ struct tess_plan {
     bool profile;
     int64_t n_runs;
     /* On a device with memory of its own. */
-    void *recording;
+    void **recordings; /* of the steps before, between and behind those that meet other ranks */
+    int64_t n_meets;   /* such steps; the others make n_meets + 1 recordings */
+    uint8_t *met;      /* the host's copy of such a step's operands, and its scratch */
+    size_t cap_met;
     bool ran;           /* since the operands were resolved */
     size_t input_bytes; /* of all inputs, side by side */
     tess_piece *pieces; /* what of them there was in the last run */
