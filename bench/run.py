@@ -14,6 +14,7 @@ import time
 
 import common
 import inference_rate
+import plan_predictions
 import sentence_rate
 import train_rate
 
@@ -152,7 +153,7 @@ def lora(context):
 BENCHES = {'train': train_rate.bench, 'inference': inference_rate.bench,
            'sentence': sentence_rate.bench, 'decode': decode,
            'tokenize': tokenize, 'search': search, 'quality': quality, 'repeat': repeat,
-           'lora': lora}
+           'lora': lora, 'plan': plan_predictions.bench}
 
 
 def main():
