@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tessera plan beside the trainings that it predicts: bytes that a rank holds, and seconds of a step.
+"""tessera plan beside the trainings that it predicts: bytes that a rank holds and sends, and seconds
+of a step.
 
 The machine is measured (plan --measure: two blocks of each tower) between trainings, as one would
 before a long run; what is compared are the medians of both, since a machine that others use is slower
@@ -92,7 +93,9 @@ def train(context, folder, model, configuration):
     with open(os.path.join(folder, 'logs/run/metrics.jsonl'), encoding='utf-8') as f:
         lines = [json.loads(line) for line in f][2:]
     return {'tokens': max(x['train/tokens'] for x in lines),
-            'states': lines[-1]['train/state_bytes'], 'work': lines[-1]['train/work_bytes'],
+            'held': sum(lines[-1]['train/' + k] for k in ('state_bytes', 'work_bytes',
+                                                          'wire_buffer_bytes')),
+            'wire': lines[-1]['train/wire_bytes'],
             'seconds': [x['train/batch_time'] for x in lines]}
 
 
@@ -117,18 +120,20 @@ def compare(context, folder, maker, configuration):
         measured.append(train(context, folder, model, configuration))
     seconds = [x['seconds']['step'] for x in predicted]
     taken = [statistics.median(x['seconds']) for x in measured]
-    states = sum(plan['bytes'][k] for k in ('weights', 'gradients', 'masters', 'moments'))
-    held = states + plan['bytes']['arena'] + plan['bytes']['scratch']
+    held = plan['bytes']['total'] - plan['bytes']['inputs']  # those are the loader's
     row = {'image': list(shape[:2]), 'text': list(shape[2:4]), 'patch': shape[4],
            'parameters': parameters, 'batch_size': batch, 'ranks': ranks, 'precision': precision,
            'recompute': recompute, 'zero': stage, 'bound': plan['bound'],
-           'predicted_bytes': held, 'measured_bytes': measured[0]['states'] + measured[0]['work'],
+           'predicted_bytes': held, 'measured_bytes': measured[0]['held'],
+           'predicted_wire_bytes': plan['wire_bytes'], 'measured_wire_bytes': measured[0]['wire'],
            'predicted_seconds': common.sample(seconds, 4), 'measured_seconds': common.sample(taken, 4)}
     row['bytes_ratio'] = round(row['predicted_bytes'] / row['measured_bytes'], 4)
+    row['wire_ratio'] = (round(plan['wire_bytes'] / measured[0]['wire'], 4)
+                         if ranks > 1 else None)
     row['seconds_ratio'] = round(statistics.median(seconds) / statistics.median(taken), 3)
-    common.say('%d x %d, %d x %d, batch %d, %d rank(s), %s%s, ZeRO %d: bytes %.3f, seconds %.2f' %
+    common.say('%d x %d, %d x %d, batch %d, %d rank(s), %s%s, ZeRO %d: bytes %.3f, wire %s, seconds %.2f' %
                (*shape[:4], batch, ranks, precision, ', recompute' if recompute else '', stage,
-                row['bytes_ratio'], row['seconds_ratio']))
+                row['bytes_ratio'], row['wire_ratio'], row['seconds_ratio']))
     return row
 
 
@@ -140,7 +145,8 @@ def bench(context):
             for c in (CONFIGURATIONS[:2] if common.QUICK else CONFIGURATIONS)]
     shutil.rmtree(folder, ignore_errors=True)
     common.write(context, 'plan', {
-        'what': 'tessera plan: predicted over measured bytes of a rank and seconds of a step',
+        'what': 'tessera plan: predicted over measured bytes that a rank holds and sends, seconds of a step',
         'load': common.median_load(), 'steps': STEPS,
         'bytes_within': max(abs(r['bytes_ratio'] - 1) for r in rows),
+        'wire_within': max([abs(r['wire_ratio'] - 1) for r in rows if r['wire_ratio']], default=None),
         'seconds_within': max(abs(r['seconds_ratio'] - 1) for r in rows), 'rows': rows})

@@ -402,6 +402,7 @@ typedef struct tess_trainer_account {
     size_t weights;   /* that products read: the parameters, or where "half" is there that */
     size_t gradients, masters, moments; /* "grad"; the parameters beside "half"; "m" and "v" */
     size_t arena, scratch, inputs;      /* of the micro-step's plan, or the update's if larger */
+    size_t wire;                        /* buffers of collectives */
     tess_op_cost *step, *update;        /* of both plans; seconds where the trainer is profiled */
     int64_t n_step, n_update;
 } tess_trainer_account;

@@ -575,6 +575,9 @@ int tess_comm_local_size(const tess_comm *c); /* ranks on this host */
  */
 int64_t tess_comm_wire_bytes(const tess_comm *c);
 
+/* Buffers of its sums; of a described job, as those over more than a few numbers make them. */
+size_t tess_comm_bytes(const tess_comm *c);
+
 TESS_MUST_USE tess_status tess_comm_barrier(tess_comm *c);
 TESS_MUST_USE tess_status tess_comm_broadcast(tess_comm *c, void *data, size_t n_bytes, int root);
 /* x = the sum of all ranks' x, f32 or bf16: added in f32 in the order of ranks and, for bf16,

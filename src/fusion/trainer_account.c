@@ -174,6 +174,7 @@ tess_status tess_trainer_account_for(tess_trainer *t, int64_t n_tokens, tess_tra
     tess_status st = n_tokens > 0 ? count_step(t, n_tokens, out) : count_last(t, out);
     if (st == TESS_OK) {
         widen(t->update, out);
+        out->wire = t->o.comm ? tess_comm_bytes(t->o.comm) : 0;
         count_states(t, out);
         st = tess_plan_costs(t->update, &out->update, &out->n_update);
     }

@@ -103,6 +103,12 @@ static tess_status scatter(tess_comm *c, const tess_call *call, const void *from
     return run_rounds(&s, c->scratch + spans, out_done);
 }
 
+size_t tess_comm_bytes(const tess_comm *c)
+{
+    /* What tess_grow makes of a whole round and its spans. */
+    return c->carrier || c->size == 1 ? c->cap_scratch : 2 * ROUND_BYTES;
+}
+
 static tess_status all_reduce(tess_comm *c, const tess_call *call, int64_t *counts, bool *out_done)
 {
     const int64_t width = (int64_t)tess_dtype_bytes(call->dtype);

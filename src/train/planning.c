@@ -118,6 +118,7 @@ static void count_bytes(const tess_planning_options *o, const tess__timing *t, t
     out->bytes[TESS_PLANNED_ARENA] = (double)t->account->arena;
     out->bytes[TESS_PLANNED_SCRATCH] = (double)t->account->scratch;
     out->bytes[TESS_PLANNED_INPUTS] = (double)t->account->inputs;
+    out->bytes[TESS_PLANNED_WIRE] = o->cluster->cuda ? 0 : (double)t->account->wire;
     for (int k = 0; k < TESS_PLANNED_KINDS; k++) {
         out->total += out->bytes[k];
     }

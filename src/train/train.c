@@ -405,15 +405,21 @@ static tess_status log_step(tess_run *r)
         .samples_per_second = rate,
     };
     double flops = tess_trainer_flops(r->trainer) * (double)r->o.accum_freq * steps / seconds;
+    const int64_t sent = r->o.comm ? tess_comm_wire_bytes(r->o.comm) : 0;
+    const double wire = (double)(sent - r->window_wire);
+    const double buffers = r->o.comm ? (double)tess_comm_bytes(r->o.comm) : 0;
     const double captions =
         (double)(r->o.captions_per_image * r->o.accum_freq * r->o.batch_size) / (double)r->n_ranks;
     const tess_scalar more[] = {{"train/grad_norm", (double)r->norm},
                                 {"train/gflops", flops * 1e-9},
                                 {"train/tokens", (double)r->window_tokens / (steps * captions)},
                                 {"train/state_bytes", (double)tess_trainer_states(r->trainer)},
-                                {"train/work_bytes", (double)tess_trainer_memory(r->trainer)}};
+                                {"train/work_bytes", (double)tess_trainer_memory(r->trainer)},
+                                {"train/wire_buffer_bytes", buffers},
+                                {"train/wire_bytes", wire / steps}};
     r->window_start = tess_seconds();
     r->window_steps = r->window_samples = r->window_tokens = 0;
+    r->window_wire = sent;
     r->data_seconds = 0;
     return tess_metrics_add_train(r->metrics, &p, more, TESS_COUNT(more));
 }

@@ -48,7 +48,7 @@ typedef struct tess_run {
     double elapsed;         /* of this one, by rank 0's clock */
     /* since the last logged step */
     double window_start, data_seconds;
-    int64_t window_samples, window_tokens, window_steps;
+    int64_t window_samples, window_tokens, window_wire, window_steps;
     float loss, norm;
     double lr;
     tess_step_result *skipped; /* (n_skipped) by step of the run: not written down yet */
