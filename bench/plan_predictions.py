@@ -105,7 +105,7 @@ def predict(context, folder, model, configuration, tokens):
     line = [context.tessera, 'plan', '--model', model, '--batch-size', str(batch), '--precision',
             precision, '--tokens', '%.4f' % tokens]
     job(ranks, [*line, '--measure', '--seconds', '1.5', '-o', here], precision)
-    found = json.loads(job(1, [*line, '--cluster', here, '--recompute', 'on' if recompute else 'off',
+    found = json.loads(job(1, [*line, '--cluster', here, '--recompute', 'full' if recompute else 'off',
                                '--zero', str(stage), '--json'], precision).out)
     return found['parameters'], found['plans'][0]
 

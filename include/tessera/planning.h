@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* planning: what a training will need and how long a step will take, for every ZeRO stage, with and
- * without recompute, before anything of it exists.  Bytes are those of the plans and stores that
- * the training itself would build; seconds are a sum over the plans' steps (docs/plan.md). */
+/* planning: what a training will need and how long a step will take, for every ZeRO stage, with
+ * every kind of recompute, before anything of it exists.  Bytes are those of the plans and stores
+ * that the training itself would build; seconds are a sum over the plans' steps (docs/plan.md). */
 #ifndef TESSERA_PLANNING_H
 #define TESSERA_PLANNING_H
 
@@ -55,7 +55,7 @@ TESS_MUST_USE tess_status tess_cluster_measure(const tess_measure_options *o, te
 
 /* ---- plans --------------------------------------------------------------------------------- */
 
-enum { TESS_ZERO_STAGES = 4 };
+enum { TESS_ZERO_STAGES = 4, TESS_RECOMPUTES = 3 };
 
 typedef enum tess_planned_kind {
     TESS_PLANNED_WEIGHTS,
@@ -78,11 +78,13 @@ typedef enum tess_bound {
     TESS_BOUNDS,
 } tess_bound;
 const char *tess_bound_name(tess_bound b);
+const char *tess_recompute_name(tess_recompute r); /* off, full, selective */
 
 /* One way to train. */
 typedef struct tess_planned {
     int stage;
-    bool recompute, offload;
+    tess_recompute recompute;
+    bool offload;
     double bytes[TESS_PLANNED_KINDS], total; /* of a rank */
     double wire, disk;                       /* bytes that a rank sends, reads and writes a step */
     double flops;                            /* of a rank and step */
@@ -102,7 +104,7 @@ typedef struct tess_planning_options {
     int64_t accumulate;         /* micro-steps; 0: 1 */
     bool bf16_gradients;
     int stage;     /* -1: all */
-    int recompute; /* 0, 1; -1: both */
+    int recompute; /* a tess_recompute; -1: all */
     bool offload;  /* masters and moments lie in files and pass by once a step */
 } tess_planning_options;
 
@@ -110,7 +112,7 @@ typedef struct tess_planning {
     int64_t n_params, captions_per_image;
     double tokens;
     tess_dtype dtype;
-    tess_planned row[2 * TESS_ZERO_STAGES];
+    tess_planned row[TESS_RECOMPUTES * TESS_ZERO_STAGES];
     int64_t n_rows;
     int64_t best; /* the fastest of those that fit; -1: none does */
 } tess_planning;

@@ -57,7 +57,7 @@ static void add_row(const tess_planning_options *o, const tess_planned *row, boo
                   best        ? '*'
                   : row->fits ? ' '
                               : '-',
-                  row->stage, row->recompute ? "yes" : "no");
+                  row->stage, tess_recompute_name(row->recompute));
     for (int k = 0; k < TESS_PLANNED_KINDS; k++) {
         add_bytes(out, row->bytes[k]);
     }
@@ -107,7 +107,8 @@ static void write_row(const tess_planning_options *o, const tess_planned *row, t
 {
     tess_json_begin_object(w);
     add_int(w, "zero", row->stage);
-    add_bool(w, "recompute", row->recompute);
+    tess_json_key(w, "recompute");
+    tess_json_add_string(w, tess_recompute_name(row->recompute));
     add_bool(w, "offload", row->offload);
     add_bool(w, "fits", row->fits);
     tess_json_key(w, "bytes");

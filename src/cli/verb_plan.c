@@ -88,11 +88,13 @@ static const cli_option plan_options[] = {
              "auto: all four are planned"},
     {.name = "recompute",
      .kind = CLI_CHOICE,
-     .choices = "auto|off|on",
+     .choices = "auto|off|selective|full",
      .fallback = "auto",
      AT(recompute),
      MODEL,
-     .help = "Blocks computed again in the backward pass (train --grad-checkpointing); auto: both"},
+     .help = "What is computed again in the backward pass: selective, LayerNorms and activations "
+             "(train --recompute-activations); full, blocks (--grad-checkpointing); auto: all "
+             "three are planned"},
     {.name = "offload", AT(offload), MODEL, .help = "Masters and moments in files"},
     {.name = "cluster",
      .kind = CLI_PATH,
@@ -255,10 +257,19 @@ static void override(const plan_values *v, tess_cluster *c)
     c->memory = v->memory_gb > 0 ? v->memory_gb * 1e9 : c->memory;
 }
 
+static int recompute_of(const char *name)
+{
+    for (int i = 0; i < TESS_RECOMPUTES; i++) {
+        if (strcmp(name, tess_recompute_name((tess_recompute)i)) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
 static tess_planning_options options_of(const plan_values *v, const tess_model_outline *model,
                                         const tess_cluster *c)
 {
-    const bool both = strcmp(v->recompute, "auto") == 0;
     return (tess_planning_options){
         .model = *model,
         .cluster = c,
@@ -268,7 +279,7 @@ static tess_planning_options options_of(const plan_values *v, const tess_model_o
         .accumulate = v->accum_freq,
         .bf16_gradients = strcmp(v->grad_dtype, "bf16") == 0,
         .stage = strcmp(v->zero, "auto") == 0 ? -1 : v->zero[0] - '0',
-        .recompute = both ? -1 : strcmp(v->recompute, "on") == 0,
+        .recompute = recompute_of(v->recompute),
         .offload = v->offload,
     };
 }
@@ -328,11 +339,12 @@ const cli_verb cli_verb_plan = {
     .n_options = TESS_COUNT(plan_options),
     .values_bytes = sizeof(plan_values),
     .computes = true,
-    .about = "Plans the training without weights, data or hardware, for every ZeRO stage, with and "
-             "without recompute: bytes of a rank by kind, bytes on the wire, seconds of a step and "
-             "what bounds them. Marks the fastest that fits; where nothing does it says what "
-             "would, and fails. Seconds on kinds of cards are from data sheets; --measure makes "
-             "them this machine's.",
+    .about =
+        "Plans the training without weights, data or hardware, for every ZeRO stage and every kind "
+        "of recompute: bytes of a rank by kind, bytes on the wire, seconds of a step and "
+        "what bounds them. Marks the fastest that fits; where nothing does it says what "
+        "would, and fails. Seconds on kinds of cards are from data sheets; --measure makes "
+        "them this machine's.",
     .examples =
         "A large model on 64 cards:\n"
         "$ tessera plan --model bletchley-2.5B --cluster h200x64 --batch-size 256\n"

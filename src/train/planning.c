@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Ways to train and what each needs: the trainer's own graphs, planned on a described device with a
- * described store, once with and once without recompute; the ZeRO stages divide what states these
+ * described store, with every kind of recompute; the ZeRO stages divide what states these
  * hold among the ranks. */
 #include "train/planning.h"
 
@@ -26,6 +26,14 @@ const char *tess_bound_name(tess_bound b)
     return names[b];
 }
 
+const char *tess_recompute_name(tess_recompute r)
+{
+    static const char *const names[TESS_RECOMPUTES] = {[TESS_RECOMPUTE_OFF] = "off",
+                                                       [TESS_RECOMPUTE_FULL] = "full",
+                                                       [TESS_RECOMPUTE_SELECTIVE] = "selective"};
+    return names[r];
+}
+
 /* ---- what a trainer would hold -------------------------------------------------------------- */
 
 static const tess_device *device_of(const tess_planning_options *o)
@@ -34,7 +42,7 @@ static const tess_device *device_of(const tess_planning_options *o)
 }
 
 static tess_trainer_options trainer_options(const tess_planning_options *o, const tess_model *m,
-                                            bool recompute, tess_comm *comm)
+                                            tess_recompute recompute, tess_comm *comm)
 {
     const bool texts = tess_model_objectives(m).text_text.weight > 0;
     return (tess_trainer_options){.batch = o->batch,
@@ -57,8 +65,8 @@ typedef struct outline {
     tess_dtype dtype;
 } outline;
 
-static tess_status account_for(const tess_planning_options *o, bool recompute, tess_comm *comm,
-                               outline *out)
+static tess_status account_for(const tess_planning_options *o, tess_recompute recompute,
+                               tess_comm *comm, outline *out)
 {
     tess_model *m = NULL;
     tess_trainer *t = NULL;
@@ -83,7 +91,8 @@ static tess_status account_for(const tess_planning_options *o, bool recompute, t
     return st;
 }
 
-static tess_status make_outline(const tess_planning_options *o, bool recompute, outline *out)
+static tess_status make_outline(const tess_planning_options *o, tess_recompute recompute,
+                                outline *out)
 {
     tess_comm *comm = NULL;
     *out = (outline){0};
@@ -126,7 +135,7 @@ static void count_bytes(const tess_planning_options *o, const tess__timing *t, t
 }
 
 static tess_planned make_row(const tess_planning_options *o, const outline *from, int stage,
-                             bool recompute)
+                             tess_recompute recompute)
 {
     const tess__timing t = {.cluster = o->cluster,
                             .account = &from->account,
@@ -138,7 +147,8 @@ static tess_planned make_row(const tess_planning_options *o, const outline *from
     return row;
 }
 
-static tess_status add_rows(const tess_planning_options *o, bool recompute, tess_planning *out)
+static tess_status add_rows(const tess_planning_options *o, tess_recompute recompute,
+                            tess_planning *out)
 {
     outline from;
     TESS_TRY(make_outline(o, recompute, &from));
@@ -183,9 +193,11 @@ tess_status tess_plan_training(const tess_planning_options *o, tess_planning *ou
 {
     *out = (tess_planning){.best = -1};
     TESS_TRY(check(o));
-    for (int recompute = 0; recompute < 2; recompute++) {
-        if (o->recompute < 0 || o->recompute == recompute) {
-            TESS_TRY(add_rows(o, recompute, out));
+    static const tess_recompute ways[TESS_RECOMPUTES] = {
+        TESS_RECOMPUTE_OFF, TESS_RECOMPUTE_SELECTIVE, TESS_RECOMPUTE_FULL};
+    for (int i = 0; i < TESS_RECOMPUTES; i++) {
+        if (o->recompute < 0 || o->recompute == (int)ways[i]) {
+            TESS_TRY(add_rows(o, ways[i], out));
         }
     }
     for (int64_t i = 0; i < out->n_rows; i++) {
@@ -251,7 +263,7 @@ tess_status tess_planning_advise(const tess_planning_options *o, const tess_plan
         if (row->total < out->memory) {
             out->memory = row->total;
             least.stage = row->stage;
-            least.recompute = row->recompute;
+            least.recompute = (int)row->recompute;
         }
     }
     TESS_TRY(find_batch(least, &out->batch));
