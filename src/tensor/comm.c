@@ -144,7 +144,8 @@ static tess_status collect_notes(tess_comm *c, bool *here)
     return TESS_OK;
 }
 
-static void add_missing(const tess_comm *c, const char *what, const bool *here, tess_buf *out)
+static void add_missing(const tess_comm *c, const char *what, const char *how, const bool *here,
+                        tess_buf *out)
 {
     int n = 0;
     tess_buf_addf(out, "%s: ", what);
@@ -154,17 +155,16 @@ static void add_missing(const tess_comm *c, const char *what, const bool *here, 
             add_rank(c, r, out);
         }
     }
-    tess_buf_addf(out, n ? " did not come within %g s" : "no rank is missing after %g s",
-                  c->seconds);
+    tess_buf_addf(out, "%s", n ? how : "all ranks answer");
     add_suspects(c, out);
 }
 
-static tess_status find_missing(tess_comm *c, const char *what, tess_buf *out)
+static tess_status find_missing(tess_comm *c, const char *what, const char *how, tess_buf *out)
 {
     bool *here = tess_alloc_array((size_t)c->size, sizeof *here);
     tess_status st = here ? collect_notes(c, here) : TESS_NOMEM;
     if (st == TESS_OK) {
-        add_missing(c, what, here, out);
+        add_missing(c, what, how, here, out);
         st = tess_buf_check(out);
     }
     for (int r = 1; st == TESS_OK && r < c->size; r++) {
@@ -177,7 +177,7 @@ static tess_status find_missing(tess_comm *c, const char *what, tess_buf *out)
 }
 
 /* On another rank: what rank 0 found, or that it is itself who is missing. */
-static tess_status ask_root(tess_comm *c, const char *what, tess_buf *out)
+static tess_status ask_root(tess_comm *c, const char *what, const char *how, tess_buf *out)
 {
     char note[TESS_NOTE_BYTES] = "";
     TESS_TRY(c->carrier->send_note(c->self, 0, what));
@@ -193,16 +193,18 @@ static tess_status ask_root(tess_comm *c, const char *what, tess_buf *out)
     }
     tess_buf_addf(out, "%s: ", what);
     add_rank(c, 0, out);
-    tess_buf_addf(out, " did not come within %g s", c->seconds);
+    tess_buf_adds(out, how);
     add_suspects(c, out);
     return tess_buf_check(out);
 }
 
-static tess_status fail_late(tess_comm *c, const char *what)
+/* `how`: what is said of a rank that does not tell that it waits. */
+static tess_status fail_waiting(tess_comm *c, const char *what, const char *how)
 {
     tess_buf text = {0};
     c->failed = true;
-    tess_status st = c->rank == 0 ? find_missing(c, what, &text) : ask_root(c, what, &text);
+    tess_status st =
+        c->rank == 0 ? find_missing(c, what, how, &text) : ask_root(c, what, how, &text);
     if (st) {
         tess_buf_deinit(&text);
         return st;
@@ -210,13 +212,20 @@ static tess_status fail_late(tess_comm *c, const char *what)
     return fail_with(c, &text);
 }
 
-/* A collective that began does not end: some rank is stopped or gone within it. */
+static tess_status fail_late(tess_comm *c, const char *what)
+{
+    char how[64];
+    snprintf(how, sizeof how, " did not come within %g s", c->seconds);
+    return fail_waiting(c, what, how);
+}
+
+/* A collective that began does not end: some rank is stopped, gone or cut off within it. */
 static tess_status fail_within(tess_comm *c, const char *what)
 {
-    tess_buf text = {0};
-    tess_buf_addf(&text, "%s began on all ranks and did not end within %g s", what, c->seconds);
-    add_suspects(c, &text);
-    return fail_with(c, &text);
+    char began[TESS_NOTE_BYTES];
+    snprintf(began, sizeof began, "%.400s began on all ranks and did not end within %g s", what,
+             c->seconds);
+    return fail_waiting(c, began, " does not answer");
 }
 
 /* ---- who differs --------------------------------------------------------------------------- */

@@ -495,6 +495,7 @@ static void log_profile(const tess_trainer *t)
 static tess_status finish(tess_run *r)
 {
     TESS_TRY(tess__run_save_step(r));
+    TESS_TRY(tess__run_log_bad(r));
     if (r->rank > 0) {
         return TESS_OK;
     }
@@ -503,14 +504,6 @@ static tess_status finish(tess_run *r)
         log_profile(r->trainer);
     }
     TESS_TRY(tess__run_save_results(r));
-    tess_status st = TESS_OK;
-    if (tess_bad_list_total(tess_loader_bad(r->loader)) > 0) {
-        tess_buf b = {0};
-        tess_bad_list_write(tess_loader_bad(r->loader), &b);
-        st = tess_metrics_log(r->metrics, TESS_LOG_WARN, "left out: %s", b.data ? b.data : "");
-        tess_buf_deinit(&b);
-        TESS_TRY(st);
-    }
     bool evaluated = r->evaluated_step == r->state.step;
     return r->o.val_data && !evaluated ? tess__run_evaluate(r) : tess_report_write(r->o.run_dir);
 }

@@ -61,6 +61,10 @@ typedef struct tess_run {
 TESS_MUST_USE tess_status tess__run_begin_together(const tess_run *r, tess_status opened);
 /* Ranks stop and slow down together: when one of them was told to stop, and by rank 0's clock. */
 TESS_MUST_USE tess_status tess__run_share_clock(tess_run *r, bool *out_stop);
+/* What all ranks have in `text`, one after another, in place. */
+TESS_MUST_USE tess_status tess__run_gather(const tess_run *r, tess_buf *text);
+/* What each rank's loader left out: to the log. */
+TESS_MUST_USE tess_status tess__run_log_bad(tess_run *r);
 
 /* train_skipped.c.  Takes a step's result into the state; a skipped one also into the list, which
  * tess__run_log_skipped writes to skipped.jsonl, called by all ranks at the same point. */

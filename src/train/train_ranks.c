@@ -98,3 +98,67 @@ tess_status tess__run_share_clock(tess_run *r, bool *out_stop)
     *out_stop = x[0] > 0;
     return TESS_OK;
 }
+
+static tess_status gather_sizes(tess_comm *c, int64_t mine, int64_t *sizes)
+{
+    const int n = tess_comm_size(c);
+    int64_t *each = tess_alloc_array((size_t)n, sizeof *each);
+    for (int i = 0; each && i < n; i++) {
+        each[i] = (int64_t)sizeof mine;
+    }
+    const tess_status st = each ? tess_comm_all_gather(c, &mine, each, sizes) : TESS_NOMEM;
+    tess_free(each);
+    return st;
+}
+
+tess_status tess__run_gather(const tess_run *r, tess_buf *text)
+{
+    TESS_TRY(tess_buf_check(text));
+    if (r->n_ranks == 1) {
+        return TESS_OK;
+    }
+    int64_t total = 0;
+    int64_t *sizes = tess_alloc_array((size_t)r->n_ranks, sizeof *sizes);
+    tess_status st = sizes ? gather_sizes(r->o.comm, (int64_t)text->n_bytes, sizes) : TESS_NOMEM;
+    for (int i = 0; st == TESS_OK && i < r->n_ranks; i++) {
+        total += sizes[i];
+    }
+    char *all = st ? NULL : tess_alloc((size_t)total + 1);
+    st = st ? st : all ? tess_comm_all_gather(r->o.comm, text->data, sizes, all) : TESS_NOMEM;
+    if (st == TESS_OK) {
+        tess_buf_clear(text);
+        tess_buf_add(text, all, (size_t)total);
+        st = tess_buf_check(text);
+    }
+    tess_free(sizes);
+    tess_free(all);
+    return st;
+}
+
+/* ---- at the end ---------------------------------------------------------------------------- */
+
+static tess_status log_lines(tess_run *r, char *text)
+{
+    for (char *line = text, *end; line && (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        *end = '\0';
+        TESS_TRY(tess_metrics_log(r->metrics, TESS_LOG_WARN, "%s", line));
+    }
+    return TESS_OK;
+}
+
+tess_status tess__run_log_bad(tess_run *r)
+{
+    tess_buf text = {0};
+    if (tess_bad_list_total(tess_loader_bad(r->loader)) > 0) {
+        if (r->n_ranks > 1) {
+            tess_buf_addf(&text, "rank %d: ", r->rank);
+        }
+        tess_buf_adds(&text, "left out: ");
+        tess_bad_list_write(tess_loader_bad(r->loader), &text);
+        tess_buf_adds(&text, "\n");
+    }
+    tess_status st = tess__run_gather(r, &text);
+    st = st || r->rank > 0 ? st : log_lines(r, text.data);
+    tess_buf_deinit(&text);
+    return st;
+}

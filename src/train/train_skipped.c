@@ -115,29 +115,6 @@ static tess_status write_line(const tess_run *r, const tess_step_result *s, tess
     return tess_buf_check(out);
 }
 
-/* The lines of all ranks, one after another, on each. */
-static tess_status gather(tess_comm *c, const tess_buf *mine, char **out, int64_t *out_bytes)
-{
-    const int n = tess_comm_size(c);
-    const int64_t here = (int64_t)mine->n_bytes;
-    int64_t *each = tess_alloc_array((size_t)n, sizeof *each);
-    int64_t *sizes = tess_alloc_array((size_t)n, sizeof *sizes);
-    tess_status st = each && sizes ? TESS_OK : TESS_NOMEM;
-    for (int i = 0; st == TESS_OK && i < n; i++) {
-        each[i] = (int64_t)sizeof here;
-    }
-    st = st ? st : tess_comm_all_gather(c, &here, each, sizes);
-    *out_bytes = 0;
-    for (int i = 0; st == TESS_OK && i < n; i++) {
-        *out_bytes += sizes[i];
-    }
-    *out = st ? NULL : tess_alloc((size_t)*out_bytes + 1);
-    st = st ? st : *out ? tess_comm_all_gather(c, mine->data, sizes, *out) : TESS_NOMEM;
-    tess_free(each);
-    tess_free(sizes);
-    return st;
-}
-
 static tess_status append(tess_run *r, const char *lines, int64_t n_bytes)
 {
     TESS_TRY(r->skipped_file ? TESS_OK : open_file(r, 0));
@@ -146,18 +123,11 @@ static tess_status append(tess_run *r, const char *lines, int64_t n_bytes)
 
 static tess_status log_one(tess_run *r, const tess_step_result *s)
 {
-    tess_buf mine = {0};
-    char *all = NULL;
-    int64_t n_bytes = 0;
-    tess_status st = write_line(r, s, &mine);
-    if (st == TESS_OK && r->n_ranks > 1) {
-        st = gather(r->o.comm, &mine, &all, &n_bytes);
-        st = st || r->rank > 0 ? st : append(r, all, n_bytes);
-    } else if (st == TESS_OK) {
-        st = append(r, mine.data, (int64_t)mine.n_bytes);
-    }
-    tess_free(all);
-    tess_buf_deinit(&mine);
+    tess_buf lines = {0};
+    tess_status st = write_line(r, s, &lines);
+    st = st ? st : tess__run_gather(r, &lines);
+    st = st || r->rank > 0 ? st : append(r, lines.data, (int64_t)lines.n_bytes);
+    tess_buf_deinit(&lines);
     return st;
 }
 

@@ -73,6 +73,10 @@ class Job:
             time.sleep(0.01)
         return None
 
+    def only_launcher(self):
+        """mpirun alone is there: its ranks are gone and it does not see it."""
+        return list(self.processes()) == [self.child.pid]
+
     def clear(self):
         """Ends what should not be there any more; how many processes that were."""
         left = self.processes()

@@ -77,7 +77,7 @@ class Campaign:
     def __init__(self, work, n_ranks, flags, dice, steps):
         self.work, self.n_ranks, self.flags, self.dice = work, n_ranks, flags, dice
         self.steps, self.stretch = steps, 1.0
-        self.count = dict(kills=0, runs=0, restarts=0, save=0, start=0, train=0, in_save=0, late=0,
+        self.count = dict(kills=0, runs=0, restarts=0, save=0, start=0, train=0, in_save=0, late=0, launcher_hung=0,
                           orphans=0, wrong_bytes=0)
         self.by_rank = [0] * n_ranks
         self.longest = 0.0
@@ -113,6 +113,11 @@ class Campaign:
         except ProcessLookupError:  # it was at its end
             self.count["late"] += 1
         seconds = job.gone(LIMIT)
+        if seconds is None and job.only_launcher():
+            # mpirun waits for a rank that it has seen die in its first connection; its ranks are gone.
+            self.count["launcher_hung"] += 1
+            job.child.kill()
+            seconds = job.gone(LIMIT)
         tiny.check(f"rank {victim} killed: the job is gone", seconds is not None, job.said()[-800:])
         self.longest = max(self.longest, seconds or LIMIT)
         self.count["orphans"] += job.clear()
