@@ -13,6 +13,7 @@ import sys
 import time
 
 import common
+import contrast_rate
 import inference_rate
 import plan_predictions
 import sentence_rate
@@ -153,7 +154,7 @@ def lora(context):
 BENCHES = {'train': train_rate.bench, 'inference': inference_rate.bench,
            'sentence': sentence_rate.bench, 'decode': decode,
            'tokenize': tokenize, 'search': search, 'quality': quality, 'repeat': repeat,
-           'lora': lora, 'plan': plan_predictions.bench}
+           'lora': lora, 'contrast': contrast_rate.bench, 'plan': plan_predictions.bench}
 
 
 def main():
