@@ -344,6 +344,13 @@ typedef struct tess_trainer_options {
     /* Several ranks, each with its own B pictures: objectives are over all of them, gradients are
      * summed before an update, and all ranks keep the same weights.  NULL: alone. */
     tess_comm *comm;
+    /* ZeRO's stage (Rajbhandari et al. 2020): each of R ranks holds 1/R of the moments and, where
+     * products read bf16, of the f32 masters (1), of gradients too (2), and of the weights (3).
+     * AdamW, whole towers.  All stages give the same bits, with `accumulate` above 1 stages 0 and 1
+     * and stages 2 and 3.  From 1 on every call of the trainer is one of all ranks. */
+    int zero;
+    tess_dtype grad_dtype; /* of accumulated gradients and of their sums' pieces: TESS_F32, or on
+                              processors TESS_BF16 */
     /* Linear layers of blocks from this width on multiply in FP8 (tess_graph_fp8); 0: none.
      * TESS_INVALID where no tower that is run has such a width, or the model is not in bf16. */
     int64_t fp8_width;

@@ -94,7 +94,8 @@ const char *tess_value_name(const tess_graph *g, tess_value v); /* leaf's name o
 
 tess_value tess_cast(tess_graph *g, tess_value x, tess_dtype dtype);
 tess_value tess_reshape(tess_graph *g, tess_value x, tess_shape shape);
-/* Rows of table (V,C) f32 by ids (N) i32 -> (N,C) dtype.  Ids outside 0..V-1 give zero rows. */
+/* Rows of table (V,C) f32, on processors also bf16, by ids (N) i32 -> (N,C) dtype.  Ids outside
+ * 0..V-1 give zero rows. */
 tess_value tess_embedding(tess_graph *g, tess_value table, tess_value ids, tess_dtype dtype);
 /* Pictures (B,S,S,3) u8 -> rows (B*P, 3*p*p) dtype, (x/255 - mean)/std, column order (channel, row,
  * column) so that a convolution weight (C,3,p,p) is a linear weight (C,3*p*p). No gradient. */
@@ -255,7 +256,7 @@ tess_value tess_weighted_sum(tess_graph *g, const tess_value *x, const float *we
 
 /* state += x, at the end of x's life (gradient accumulation).  An effect: always part of a plan. */
 void tess_accumulate(tess_graph *g, tess_value state, tess_value x);
-/* Sum of squares of a flat f32 state -> (1) f32, in double, in a fixed order. */
+/* Sum of squares of a flat f32 or bf16 state -> (1) f32, in double, in a fixed order. */
 tess_value tess_sumsq(tess_graph *g, tess_value x);
 /* state = min(max(state, least), most); NaN stays.  An effect. */
 void tess_clamp(tess_graph *g, tess_value state, float least, float most);
@@ -284,7 +285,8 @@ void tess_update_note(tess_graph *g, tess_value sumsq, tess_value loss, tess_val
  * not finite, to be accumulated in `skipped`. */
 tess_value tess_adam_time(tess_graph *g, tess_value rates, tess_value skipped, tess_value sumsq,
                           float beta1, float beta2, tess_value *out_is_skipped);
-/* AdamW (Loshchilov & Hutter 2019) in one pass over flat f32 states grad, m, v (n) and param.
+/* AdamW (Loshchilov & Hutter 2019) in one pass over flat states param, m, v f32 and grad (f32, on
+ * processors also bf16).
  * hyper (5) f32 input: lr, 1/(1-beta1^t), 1/(1-beta2^t), grad_scale, t.  Gradient used is
  * grad * grad_scale * min(1, clip / (norm * grad_scale)), norm = sqrt(sumsq); clip 0: none.  Decay
  * only for the first n_decayed elements.  grad is zeroed in the same pass.  When sumsq is not
@@ -298,6 +300,13 @@ tess_value tess_adam_time(tess_graph *g, tess_value rates, tess_value skipped, t
  * narrow, a state like param in bf16, or 0: param's copy for the next step's products, rounded to
  * nearest; with `stochastic` down or up, each the more
  * probable the nearer it is, by Philox of (seed, t, element of param): the same on any device. */
+/* ranges, borrowed, in place of begin, n_decayed and parts: n elements of param, grad, m and v
+ * (moment) and narrow from these on, each run being laid out in its own way; `element` is the first
+ * one's number for the rounding by chance.  On processors. */
+typedef struct tess_adamw_range {
+    int64_t param, grad, moment, narrow, element, n;
+    bool decayed;
+} tess_adamw_range;
 #define TESS_ADAMW_PARTS 8
 typedef struct tess_adamw_part {
     int64_t grad, param;
@@ -307,6 +316,8 @@ typedef struct tess_adamw_options {
     int64_t begin, n_decayed;
     int64_t n_parts;
     tess_adamw_part part[TESS_ADAMW_PARTS];
+    const tess_adamw_range *ranges;
+    int64_t n_ranges;
     tess_value narrow;
     bool stochastic;
     uint64_t seed;
@@ -381,6 +392,26 @@ TESS_MUST_USE tess_status tess_store_allocate(tess_store *s);
 /* Before the layout: numbers of another type than f32, which the pointers below then point to. */
 TESS_MUST_USE tess_status tess_store_set_dtype(tess_store *s, const char *group, tess_dtype dtype);
 tess_dtype tess_store_dtype(const tess_store *s, const char *group);
+/* From here on this rank's run holds one range of each flattened entry of the group for which
+ * `splits` is true: elements tess_shard_begin(n, rank, n_ranks) to those of the next rank, which
+ * may be none.  A graph's leaf of such an entry is that range, of rank 1, and the pointers below
+ * point to its first element; their shapes stay the tensors'.  A group that is laid out, which no
+ * plan uses yet, gives back the memory of the rest. */
+TESS_MUST_USE tess_status tess_store_split(tess_store *s, const char *group, int rank, int n_ranks,
+                                           bool (*splits)(const char *name,
+                                                          const tess_shape *shape));
+/* In whole units of 16 elements; `n` for rank n_ranks. */
+int64_t tess_shard_begin(int64_t n, int rank, int n_ranks);
+typedef struct tess_held {
+    int64_t begin, end; /* of the flattened entry: what the run holds */
+    int64_t offset;     /* where that is in the run */
+    int64_t at;         /* where the entry is in the run of a store that splits nothing */
+    bool split;
+} tess_held;
+/* All 0 where there is no such entry. */
+tess_held tess_store_held(const tess_store *s, const char *group, const char *name);
+/* Of the group's run; 0 where there is none. */
+size_t tess_store_bytes(const tess_store *s, const char *group);
 float *tess_store_group(const tess_store *s, const char *group,
                         int64_t *out_n); /* flat run; NULL when mapped */
 int64_t tess_store_n_leading(const tess_store *s, const char *group);

@@ -104,6 +104,16 @@ static int64_t add_wrt(const tess_graph *g, const tess_trainer *t, const differe
     return n_wrt + d->n_by;
 }
 
+/* Ranks may hold a range of the gradient of a weight that they have whole. */
+static void accumulate(tess_graph *g, const tess_trainer *t, tess_value weight, tess_value grad)
+{
+    const tess_shape whole = tess_value_shape(g, weight), got = tess_value_shape(g, grad);
+    const bool held = got.rank == 1 && whole.rank > 1;
+    tess_accumulate(
+        g, tess_state(g, "grad", tess_value_name(g, weight), t->o.grad_dtype, held ? got : whole),
+        grad);
+}
+
 /* Gradients of states are added to their accumulators. */
 static tess_status add_gradients(tess_graph *g, const tess_trainer *t, const differential *d)
 {
@@ -121,9 +131,7 @@ static tess_status add_gradients(tess_graph *g, const tess_trainer *t, const dif
         if (i >= n_wrt - d->n_by) {
             d->out[i - (n_wrt - d->n_by)] = grads[i];
         } else if (grads[i]) {
-            tess_value acc = tess_state(g, "grad", tess_value_name(g, wrt[i]), TESS_F32,
-                                        tess_value_shape(g, wrt[i]));
-            tess_accumulate(g, acc, grads[i]);
+            accumulate(g, t, wrt[i], grads[i]);
         }
     }
     tess_free(wrt);
@@ -148,7 +156,7 @@ static tess_value image_tower(tess_graph *g, const tess_trainer *t)
  * before the update, is the same on all. */
 static void note_loss(tess_graph *g, const tess_trainer *t, tess_value loss)
 {
-    const int64_t n_ranks = (t->o.comm ? tess_comm_size(t->o.comm) : 1) / tess__trainer_whole(t);
+    const int64_t n_ranks = tess__trainer_ranks(t) / tess__trainer_whole(t);
     const tess_value part = n_ranks > 1 ? tess_scale(g, loss, 1 / (float)n_ranks) : loss;
     tess_accumulate(g, tess_state(g, "loss", "sum", TESS_F32, TESS_SHAPE_OF(1)), part);
 }
@@ -197,6 +205,7 @@ static tess_status build_graph(const tess_trainer *t, tess__step_plan *p)
         tess_graph_narrow(g);
     }
     tess_graph_fp8(g, t->o.fp8_width);
+    g->sharding = tess__trainer_sharding(t);
     if (p->kind == TESS__STEP_LOSS) {
         add_feature_inputs(g, t, tess__feature_names, t->o.accumulate, x);
     } else {
@@ -253,8 +262,10 @@ static tess_status build_step(tess_trainer *t, tess__step_plan *p)
         return TESS_NOMEM;
     }
     TESS_TRY(build_graph(t, p));
-    if (t->o.recompute && (p->kind == TESS__STEP_WHOLE || p->kind == TESS__STEP_BACK)) {
-        TESS_TRY(apply_recompute(p, t->o.recompute));
+    const bool goes_back = p->kind == TESS__STEP_WHOLE || p->kind == TESS__STEP_BACK;
+    if (goes_back && (t->o.recompute || t->o.zero >= 3)) {
+        const tess_recompute what = t->o.recompute ? t->o.recompute : TESS_RECOMPUTE_SELECTIVE;
+        TESS_TRY(apply_recompute(p, what));
     }
     TESS_TRY(tess__graph_fuse(&p->graph, p->out, p->n_out, tess__model_device(t->model)));
     TESS_TRY(tess_plan_build(p->graph, p->out, p->n_out, tess__model_device(t->model),
@@ -293,8 +304,38 @@ tess_status tess__trainer_find(tess_trainer *t, tess__step_kind kind, int64_t ro
 
 /* ---- life ---------------------------------------------------------------------------------- */
 
+static tess_status check_sharding(const tess_model *m, const tess_trainer_options *o)
+{
+    if (o->zero < 0 || o->zero > 3) {
+        return TESS_FAIL(TESS_INVALID, "ZeRO: expected a stage from 0 to 3, found %d", o->zero);
+    }
+    if (o->zero > 0 && (o->muon || m->lora || o->distill)) {
+        return TESS_FAIL(TESS_UNSUPPORTED,
+                         "ZeRO shards what AdamW keeps of whole towers: with %s use --zero 0",
+                         o->muon   ? "Muon"
+                         : m->lora ? "adapters"
+                                   : "distillation");
+    }
+    if (o->zero > 0 && !tess_store_is_described(m->store) &&
+        tess__model_device(m) != tess_device_cpu()) {
+        return TESS_FAIL(TESS_UNSUPPORTED, "ZeRO shards what processors train: with a card use "
+                                           "--zero 0");
+    }
+    if (o->grad_dtype != TESS_F32 && o->grad_dtype != TESS_BF16) {
+        return TESS_FAIL(TESS_INVALID, "gradients: expected f32 or bf16, found %s",
+                         tess_dtype_name(o->grad_dtype));
+    }
+    if (o->grad_dtype == TESS_BF16 &&
+        (o->muon || m->lora || tess__model_device(m) != tess_device_cpu())) {
+        return TESS_FAIL(TESS_UNSUPPORTED, "gradients in bf16 are AdamW's, of whole towers, on "
+                                           "processors: use --grad-dtype f32");
+    }
+    return TESS_OK;
+}
+
 static tess_status check_options(const tess_model *m, const tess_trainer_options *o)
 {
+    TESS_TRY(check_sharding(m, o));
     if (o->batch < 1 || o->captions_per_image < 1 || o->accumulate < 1) {
         return TESS_FAIL(TESS_INVALID, "batch, captions per image and accumulation start at 1");
     }
@@ -334,7 +375,7 @@ static tess_status check_options(const tess_model *m, const tess_trainer_options
 }
 
 /* Entries of `group` for what is not frozen. */
-static tess_status add_unlocked_states(const tess_trainer *t, const char *group)
+static tess_status add_unlocked(const tess_trainer *t, const char *group)
 {
     tess_store *s = t->model->store;
     for (int64_t i = 0; i < tess_store_n_entries(s, "param"); i++) {
@@ -345,6 +386,19 @@ static tess_status add_unlocked_states(const tess_trainer *t, const char *group)
             TESS_TRY(tess_store_add(s, group, name, shape));
         }
     }
+    return TESS_OK;
+}
+
+static tess_status add_states_of(const tess_trainer *t, const char *group)
+{
+    tess_store *s = t->model->store;
+    const bool is_grad = strcmp(group, "grad") == 0;
+    if (t->model->lora) {
+        return tess_store_mirror(s, group, tess__trainer_group(t));
+    }
+    TESS_TRY(add_unlocked(t, group));
+    TESS_TRY(is_grad ? tess_store_set_dtype(s, group, t->o.grad_dtype) : TESS_OK);
+    TESS_TRY(tess__trainer_split(t, group));
     return tess_store_allocate(s);
 }
 
@@ -372,9 +426,7 @@ static tess_status add_states(const tess_trainer *t)
     for (int64_t i = 0; i < TESS_COUNT(groups); i++) {
         int64_t n;
         if (!tess_store_group(s, groups[i], &n)) {
-            TESS_TRY(tess__trainer_locks_any(t)
-                         ? add_unlocked_states(t, groups[i])
-                         : tess_store_mirror(s, groups[i], tess__trainer_group(t)));
+            TESS_TRY(add_states_of(t, groups[i]));
         }
     }
     TESS_TRY(add_own(t, "skipped", "updates", 1));
@@ -425,8 +477,10 @@ tess_status tess_trainer_new(tess_model *m, const tess_trainer_options *o, tess_
             : tess_readback_new(tess__model_device(m), TESS_TRAINER_RESULTS * TESS__RESULT_NUMBERS,
                                 &t->results);
     t->narrow = m->dtype == TESS_BF16 && !m->lora && !o->muon;
+    st = st ? st : tess__trainer_split(t, "param");
     st = st ? st : add_states(t);
     st = st ? st : tess__trainer_add_half(t);
+    st = st ? st : tess__ranks_build(t);
     st = st ? st : tess_trainer_sync(t, 0);
     if (st == TESS_OK && o->accumulate > 1 && !o->distill) {
         st = tess__cache_new(t, &t->cache);
@@ -457,6 +511,7 @@ void tess_trainer_free(tess_trainer *t)
     tess_free(t->kept);
     tess_free(t->teacher);
     tess__cache_free(t->cache);
+    tess__ranks_deinit(&t->ranks);
     tess_free(t);
 }
 

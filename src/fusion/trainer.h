@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The insides of a trainer: trainer.c builds its micro-step's plans, trainer_loss.c what is in them
  * of the objectives, trainer_update.c the update's plan; trainer_run.c runs them, and
- * trainer_cache.c those of an update whose loss is over several batches. */
+ * trainer_cache.c those of an update whose loss is over several batches; trainer_ranks.c is what
+ * several ranks do beside. */
 #ifndef TESSERA_FUSION_TRAINER_H
 #define TESSERA_FUSION_TRAINER_H
 
+#include "tensor/graph.h"
+#include "tensor/parallel.h"
 #include "tessera/fusion.h"
 
 #define TESS__STEP_PLANS     48
@@ -31,6 +34,22 @@ typedef struct tess__step_plan {
 
 typedef struct tess__cache tess__cache;
 
+typedef struct tess__grad_run {
+    int64_t offset, n;
+} tess__grad_run;
+
+/* What R ranks need beside their plans; all zero alone. */
+typedef struct tess__ranks {
+    tess_adamw_range *ranges; /* that this rank updates */
+    tess_sum_piece *pieces;   /* of gradients, for the norm: group r is rank r's, R what all hold */
+    tess__grad_run *runs;     /* of gradients that all ranks hold whole */
+    int64_t n_ranges, n_pieces, n_runs;
+    int64_t *counts; /* (R) of one collective */
+    double *sums;    /* (R+1): of squares */
+    double *partial; /* (n_pieces) */
+    float sumsq;
+} tess__ranks;
+
 struct tess_trainer {
     tess_model *model;
     tess_trainer_options o;
@@ -47,10 +66,13 @@ struct tess_trainer {
     float *teacher; /* (K*B,Z): the batch's, once for each slot */
     size_t cap_tokens, cap_positions, cap_teacher;
     tess__cache *cache; /* NULL: each micro-step is whole */
-    bool narrow;        /* products read group "half", which the update writes */
+    tess__ranks ranks;
+    bool narrow; /* products read group "half", which the update writes */
     bool debug, profile;
 };
 
+/* Ranks that train together. */
+int tess__trainer_ranks(const tess_trainer *t);
 /* How many ranks make the whole loss, each of all ranks' features, so that its gradients are summed
  * as often: all on cards, whose kernels know no ranks.  1: each makes its part. */
 int64_t tess__trainer_whole(const tess_trainer *t);
@@ -100,5 +122,23 @@ tess_status tess__trainer_build_update(tess_trainer *t);
 /* The group "half", a bf16 copy of all parameters in the same places; tess_trainer_sync fills it.
  */
 tess_status tess__trainer_add_half(const tess_trainer *t);
+
+/* How graphs of this trainer have their weights. */
+tess__sharding tess__trainer_sharding(const tess_trainer *t);
+/* Whether this rank holds only its ranges of a group, and making it so before its layout. */
+bool tess__trainer_splits(const tess_trainer *t, const char *group);
+tess_status tess__trainer_split(const tess_trainer *t, const char *group);
+/* After the states are there. */
+tess_status tess__ranks_build(tess_trainer *t);
+void tess__ranks_deinit(tess__ranks *r);
+/* An update over ranks: gradients become their sums, ranks.sumsq that of their squares; the
+ * update's plan; then what each rank has made anew of the weights goes to the others. */
+tess_status tess__ranks_reduce(const tess_trainer *t);
+tess_status tess__ranks_norm(tess_trainer *t);
+tess_status tess__ranks_finish(const tess_trainer *t);
+/* Whether it makes the norm, on processors; a card's plan makes its own. */
+bool tess__ranks_have_norm(const tess_trainer *t);
+/* Ranges of weights to all ranks, where these hold them whole; with `locked` of frozen ones too. */
+tess_status tess__ranks_gather(const tess_trainer *t, bool locked);
 
 #endif

@@ -120,21 +120,6 @@ tess_status tess_trainer_micro_step(tess_trainer *t, const tess_micro_batch *b, 
     return TESS_OK;
 }
 
-/* What each rank has of the gradient and of the loss becomes the whole on all of them. */
-static tess_status sum_over_ranks(tess_trainer *t)
-{
-    static const char *const groups[] = {"grad", "loss"};
-    for (int64_t i = 0; t->o.comm && i < TESS_COUNT(groups); i++) {
-        int64_t n;
-        tess_store *s = t->model->store;
-        float *x = tess_store_group(s, groups[i], &n);
-        TESS_TRY(tess_store_download(s, groups[i], "")); /* from a card */
-        TESS_TRY(tess_comm_all_reduce(t->o.comm, x, TESS_F32, n));
-        TESS_TRY(tess_store_upload(s, groups[i], ""));
-    }
-    return TESS_OK;
-}
-
 tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step, float *out_norm)
 {
     if (t->cache && tess__cache_n_held(t->cache) > 0) {
@@ -144,8 +129,10 @@ tess_status tess_trainer_update(tess_trainer *t, double lr, int64_t step, float 
     t->rates[0] = (float)lr;
     t->rates[1] = (float)step;
     t->rates[2] = 1.0f;
-    TESS_TRY(sum_over_ranks(t));
+    TESS_TRY(tess__ranks_reduce(t));
+    TESS_TRY(tess__ranks_norm(t));
     TESS_TRY(tess_plan_run(t->update));
+    TESS_TRY(tess__ranks_finish(t));
     if (out_norm) {
         TESS_TRY(tess_readback_add(t->results, t->update, t->norm, step));
         TESS_TRY(take_newest(t, out_norm));

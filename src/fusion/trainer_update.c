@@ -25,21 +25,19 @@ static tess_status find_parts(const tess_trainer *t, tess_adamw_options *o)
 {
     const tess_store *s = t->model->store;
     const char *group = tess__trainer_group(t);
-    int64_t n;
-    const float *params = tess_store_group(s, group, &n), *grads = tess_store_group(s, "grad", &n);
     const int64_t n_entries = tess_store_n_entries(s, group);
     tess_adamw_part *entry = tess_alloc_array((size_t)n_entries + 1, sizeof *entry);
     if (!entry) {
         return TESS_NOMEM;
     }
-    n = 0;
+    int64_t n = 0;
     for (int64_t i = 0; i < n_entries; i++) {
         tess_shape shape;
         float *param;
         const char *name = tess_store_entry(s, group, i, &param, &shape);
-        const float *grad = tess_store_find(s, "grad", name, NULL);
-        if (grad) {
-            entry[n++] = (tess_adamw_part){grad - grads, param - params};
+        if (tess_store_find(s, "grad", name, NULL)) {
+            entry[n++] = (tess_adamw_part){tess_store_held(s, "grad", name).offset,
+                                           tess_store_held(s, group, name).offset};
         }
     }
     qsort(entry, (size_t)n, sizeof *entry, by_grad);
@@ -75,11 +73,16 @@ static tess_status add_adamw(tess_graph *g, const tess_trainer *t, tess_value hy
                             .n_decayed = tess_store_n_decayed(s, "grad"),
                             .stochastic = t->o.stochastic_rounding,
                             .seed = t->o.seed};
-    TESS_TRY(find_parts(t, &o));
-    if (o.n_parts > 0) {
+    if (tess__trainer_splits(t, "m")) {
+        o.ranges = t->ranks.ranges;
+        o.n_ranges = t->ranks.n_ranges;
+    } else {
+        TESS_TRY(find_parts(t, &o));
+    }
+    if (o.n_parts > 0 || o.n_ranges > 0) {
         o.narrow = t->narrow ? whole_group(g, t, "half", TESS_BF16) : 0;
         tess_adamw(g, whole_group(g, t, tess__trainer_group(t), TESS_F32),
-                   whole_group(g, t, "grad", TESS_F32), whole_group(g, t, "m", TESS_F32),
+                   whole_group(g, t, "grad", t->o.grad_dtype), whole_group(g, t, "m", TESS_F32),
                    whole_group(g, t, "v", TESS_F32), hyper, t->gated, o);
     }
     return TESS_OK;
@@ -169,7 +172,8 @@ static void add_gate(tess_graph *g, tess_trainer *t)
     const tess_value recent = t->o.skip_outliers > 0 ? tess_state(g, "recent", "steps", TESS_F32,
                                                                   TESS_SHAPE_OF(TESS_RECENT_SIZE))
                                                      : 0;
-    t->norm = tess_sumsq(g, whole_group(g, t, "grad", TESS_F32));
+    t->norm = tess__ranks_have_norm(t) ? tess_input(g, "sumsq", TESS_F32, TESS_SHAPE_OF(1))
+                                       : tess_sumsq(g, whole_group(g, t, "grad", t->o.grad_dtype));
     t->gated = tess_update_gate(g, t->norm, loss, recent, t->o.skip_outliers, &t->why, &t->loss);
     tess_update_note(g, t->norm, loss, recent);
 }
@@ -193,6 +197,8 @@ tess_status tess__trainer_build_update(tess_trainer *t)
     const tess_value outputs[] = {t->norm, t->loss, t->why};
     TESS_TRY(tess_plan_build(g, outputs, TESS_COUNT(outputs), tess__model_device(t->model), s,
                              t->workspace, &t->update));
+    TESS_TRY(tess__ranks_have_norm(t) ? tess_plan_bind(t->update, "sumsq", &t->ranks.sumsq)
+                                      : TESS_OK);
     return tess_plan_bind(t->update, "rates", t->rates);
 }
 
@@ -212,21 +218,23 @@ tess_status tess__trainer_add_half(const tess_trainer *t)
         TESS_TRY(tess_store_add(s, "half", name, shape));
     }
     TESS_TRY(tess_store_set_dtype(s, "half", TESS_BF16));
+    TESS_TRY(tess__trainer_split(t, "half"));
     return tess_store_allocate(s);
 }
 
-/* What update `step` rounded by chance. */
-static void round_unlocked(const tess_trainer *t, const float *param, uint16_t *half, int64_t step)
+/* What this rank holds of an entry; by chance as update `step` rounded it. */
+static void narrow_entry(const tess_trainer *t, const char *name, const float *param, int64_t step)
 {
     const tess_store *s = t->model->store;
-    for (int64_t i = 0; i < tess_store_n_entries(s, "param"); i++) {
-        float *x;
-        tess_shape shape;
-        const char *name = tess_store_entry(s, "param", i, &x, &shape);
-        if (!tess__trainer_locks(t, name)) {
-            tess__kernels()->round_stochastic(half + (x - param), x, tess_shape_count(&shape),
-                                              x - param, t->o.seed, (uint64_t)step);
-        }
+    const tess_held p = tess_store_held(s, "param", name), h = tess_store_held(s, "half", name);
+    int64_t n;
+    uint16_t *half = (uint16_t *)tess_store_group(s, "half", &n) + h.offset + p.begin - h.begin;
+    n = p.end - p.begin;
+    if (t->o.stochastic_rounding && !tess__trainer_locks(t, name)) {
+        tess__kernels()->round_stochastic(half, param, n, p.at + p.begin, t->o.seed,
+                                          (uint64_t)step);
+    } else {
+        tess__convert(TESS_BF16, half, TESS_F32, param, n);
     }
 }
 
@@ -237,12 +245,12 @@ tess_status tess_trainer_sync(tess_trainer *t, int64_t step)
         return TESS_OK;
     }
     TESS_TRY(tess_store_download(s, "param", ""));
-    int64_t n;
-    const float *param = tess_store_group(s, "param", &n);
-    uint16_t *half = (uint16_t *)tess_store_group(s, "half", &n);
-    tess__convert(TESS_BF16, half, TESS_F32, param, n);
-    if (t->o.stochastic_rounding) {
-        round_unlocked(t, param, half, step);
+    for (int64_t i = 0; i < tess_store_n_entries(s, "param"); i++) {
+        float *param;
+        tess_shape shape;
+        const char *name = tess_store_entry(s, "param", i, &param, &shape);
+        narrow_entry(t, name, param, step);
     }
+    TESS_TRY(tess__ranks_gather(t, true));
     return tess_store_upload(s, "half", "");
 }

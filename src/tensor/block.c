@@ -26,13 +26,44 @@ tess_status tess__unary_find(const char *name, const char *where, tess_unary_kin
         name);
 }
 
+/* The leaf, or of one that ranks hold in parts, all of it; its gradient is what they hold. */
+static tess_value leaf(tess_graph *g, const char *group, const char *name, tess_shape shape,
+                       tess_dtype dtype)
+{
+    const tess__sharding *s = &g->sharding;
+    const char *path =
+        tess_arena_format(&g->arena, "%s%s%s", g->scope, g->scope[0] ? "." : "", name);
+    if (!path) {
+        tess__graph_fail(g, TESS_NOMEM);
+        return 0;
+    }
+    if (!s->scatters || !s->splits(path, &shape)) {
+        return tess_state(g, group, name, dtype, shape);
+    }
+    if (!s->gathers) {
+        return tess__shard_whole(g, s->comm, tess_state(g, group, name, dtype, shape), s->wire);
+    }
+    const int64_t n = tess_shape_count(&shape);
+    const int rank = tess_comm_rank(s->comm), ranks = tess_comm_size(s->comm);
+    const int64_t held = tess_shard_begin(n, rank + 1, ranks) - tess_shard_begin(n, rank, ranks);
+    return tess__shard_gather(g, s->comm, tess_state(g, group, name, dtype, TESS_SHAPE_OF(held)),
+                              shape, s->wire);
+}
+
 tess_value tess__weight(tess_graph *g, const char *name, tess_shape shape, tess_dtype dtype)
 {
     if (g->narrow && dtype == TESS_BF16) {
-        return tess_state(g, "half", name, TESS_BF16, shape);
+        return leaf(g, "half", name, shape, TESS_BF16);
     }
-    tess_value w = tess_state(g, "param", name, TESS_F32, shape);
+    tess_value w = leaf(g, "param", name, shape, TESS_F32);
     return dtype == TESS_F32 ? w : tess_cast(g, w, dtype);
+}
+
+tess_value tess__table(tess_graph *g, const char *name, tess_shape shape, tess_dtype dtype)
+{
+    const bool as_matrix = g->sharding.comm && g->narrow && dtype == TESS_BF16;
+    return as_matrix ? leaf(g, "half", name, shape, TESS_BF16)
+                     : leaf(g, "param", name, shape, TESS_F32);
 }
 
 tess_value tess__layernorm(tess_graph *g, const char *name, tess_value x, float eps)

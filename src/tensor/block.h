@@ -23,6 +23,8 @@ tess_value tess__linear(tess_graph *g, const char *name, tess_value x, int64_t o
                         tess_linear_options o);
 /* The weight leaf `name` in the current scope, cast to dtype. */
 tess_value tess__weight(tess_graph *g, const char *name, tess_shape shape, tess_dtype dtype);
+/* The same for a table whose rows are made dtype when they are read: it is not cast itself. */
+tess_value tess__table(tess_graph *g, const char *name, tess_shape shape, tess_dtype dtype);
 /* `layers` blocks under the scopes resblocks.0, resblocks.1, ...; x (B,T,C) or (N,C). */
 tess_value tess__transformer(tess_graph *g, const tess_block_config *c, int64_t layers,
                              tess_value x);

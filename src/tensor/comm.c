@@ -72,12 +72,13 @@ static tess_status fail_with(tess_comm *c, tess_buf *text)
 
 typedef tess_status (*poll_fn)(void *self, bool *out_done);
 
+/* A process that yields comes back behind all others of a busy machine; one that slept, before. */
 static void pause_for(double waited)
 {
-    if (waited < 0.01) {
+    if (waited < 1e-4) {
         sched_yield();
     } else {
-        nanosleep(&(struct timespec){.tv_nsec = waited < 1 ? 50000 : 1000000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = waited < 1 ? 20000 : 1000000}, NULL);
     }
 }
 

@@ -30,6 +30,15 @@ typedef struct tess_leaf_attrs {
 } tess_leaf_attrs;
 extern const tess_op tess__op_input, tess__op_state;
 
+/* How ranks hold matrices.  Tables are then read as matrices are: in bf16, where those are. */
+typedef struct tess__sharding {
+    tess_comm *comm; /* NULL: alone */
+    bool (*splits)(const char *name, const tess_shape *shape);
+    bool scatters;   /* gradients of what `splits` is true for are this rank's range */
+    bool gathers;    /* and so are their leaves */
+    tess_dtype wire; /* of gradients */
+} tess__sharding;
+
 struct tess_graph {
     tess_arena arena;
     tess_node *nodes;
@@ -45,7 +54,8 @@ struct tess_graph {
     bool in_backward;            /* nodes added now belong to a gradient */
     const tess_adapted *adapted; /* see tess_graph_adapt */
     int64_t n_adapted;
-    bool narrow;       /* see tess_graph_narrow */
+    bool narrow; /* see tess_graph_narrow */
+    tess__sharding sharding;
     int64_t fp8_width; /* see tess_graph_fp8; 0: no FP8 */
     tess_status status;
     char *message;

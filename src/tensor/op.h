@@ -83,7 +83,8 @@ typedef struct tess_case {
     int n_in;
     tess_case_input in[TESS_MAX_IN];
     tess_value (*build)(tess_graph *g, const tess_value *in);
-    int64_t reduction; /* length of the longest sum, for the derived tolerance */
+    int64_t reduction;  /* length of the longest sum, for the derived tolerance */
+    bool on_processors; /* a form that CUDA devices do not have */
     /* Writes inputs that must agree with each other, after all are filled; NULL: nothing to. */
     void (*set)(const tess_operand *in);
 } tess_case;
@@ -95,6 +96,7 @@ typedef enum tess_op_flags {
     TESS_OP_ROUNDS = 8, /* bf16: rounds to bf16 within too, what a product multiplies next */
     TESS_OP_CHEAP = 16, /* one pass over memory: may be computed again rather than kept */
     TESS_OP_MEETS = 32, /* waits for other ranks; on a device by way of the host's memory */
+    TESS_OP_AGAIN = 64, /* made again for the backward pass, wherever it stands */
 } tess_op_flags;
 
 /* The operator's ONNX form; tensor/onnx.h.  Returns the name of output 0. */
@@ -140,6 +142,16 @@ tess_value tess__node_add(tess_graph *g, const tess_op *op, const void *attrs, c
 tess_value tess__fill(tess_graph *g, tess_dtype dtype, tess_shape shape, float value);
 /* Latches an error found by a builder before it could add a node. */
 void tess__graph_fail(tess_graph *g, tess_status code);
+
+/* A state's data and the shape of its leaf; NULL: no such entry. */
+void *tess__store_leaf(const tess_store *s, const char *group, const char *name,
+                       tess_shape *out_shape);
+
+/* ops/shard_gather.c: x, this rank's range of a tensor of `shape`, whole; or x, which is whole
+ * already.  The gradient of both is this rank's range of the sum over ranks, of type `wire`. */
+tess_value tess__shard_gather(tess_graph *g, tess_comm *comm, tess_value x, tess_shape shape,
+                              tess_dtype wire);
+tess_value tess__shard_whole(tess_graph *g, tess_comm *comm, tess_value x, tess_dtype wire);
 
 /* Shape helpers for operators: rows = product of all but the last dimension. */
 int64_t tess__rows(const tess_shape *s);

@@ -58,6 +58,15 @@ static inline void *tess__at_mut(void *x, tess_dtype t, int64_t i)
 void tess__zero(float *x, int64_t n);
 /* The convert kernel over all threads. */
 void tess__convert(tess_dtype to, void *out, tess_dtype from, const void *in, int64_t n);
+/* The sum of squares of x (n) f32 or bf16 by one thread; ops/sumsq.c. */
+double tess__sumsq(tess_dtype t, const void *x, int64_t n);
+/* Pieces of one run, over all threads. */
+typedef struct tess_sum_piece {
+    int64_t offset, n; /* elements of the run */
+    int group;         /* which sum it is a part of */
+} tess_sum_piece;
+void tess__sumsq_pieces(tess_dtype t, const void *x, const tess_sum_piece *pieces, int64_t n,
+                        double *out);
 /* sum (width) = the partial sums (n,width) added in order. */
 void tess__sum_partials(float *sum, const float *partial, int64_t n, int64_t width);
 

@@ -160,7 +160,7 @@ static tess_status leaf_buffer(builder *b, const tess_node *n)
         return buffer->name ? TESS_OK : TESS_NOMEM;
     }
     tess_shape shape = {.rank = 1};
-    buffer->data = a->name[0] ? tess_store_find(b->store, a->group, a->name, &shape)
+    buffer->data = a->name[0] ? tess__store_leaf(b->store, a->group, a->name, &shape)
                               : tess_store_group(b->store, a->group, &shape.dim[0]);
     if (!buffer->data) {
         return TESS_FAIL(TESS_INVALID, "plan: the store has no state %s:%s", a->group, a->name);

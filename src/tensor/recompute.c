@@ -7,7 +7,7 @@
  * gets a clone of its producer, placed just before that node; the clone's own inputs are cloned
  * likewise until a kept value is reached.  A clone is made once and shared by later backward uses.
  * Selective recompute keeps products as well, and clones only what one pass over memory makes.
- */
+ * What is made from a rank's shard (TESS_OP_AGAIN) is never kept, in a scope or out of one. */
 #include "tensor/graph.h"
 
 #include <string.h>
@@ -21,13 +21,19 @@ typedef struct pass {
     bool *leaves;       /* old value: used by a forward node outside its recompute scope */
 } pass;
 
+static bool always(const tess_node *n)
+{
+    return (n->op->flags & TESS_OP_AGAIN) != 0;
+}
+
 static void find_leaving(pass *p)
 {
     for (size_t i = 0; i < p->from->n_nodes; i++) {
         const tess_node *n = &p->from->nodes[i];
         for (int k = 0; !n->backward && k < n->n_in; k++) {
             tess_value v = n->in[k];
-            p->leaves[v] |= v && tess__value_node(p->from, v)->recompute != n->recompute;
+            p->leaves[v] |= v && tess__value_node(p->from, v)->recompute != n->recompute &&
+                            !always(tess__value_node(p->from, v));
         }
     }
 }
@@ -56,7 +62,7 @@ static bool is_kept(const pass *p, tess_value v)
 {
     const tess_node *n = tess__value_node(p->from, v);
     const bool may_go = p->what == TESS_RECOMPUTE_FULL || n->op->flags & TESS_OP_CHEAP;
-    return !n->recompute || n->backward || p->leaves[v] || !may_go;
+    return n->backward || (!always(n) && (!n->recompute || p->leaves[v] || !may_go));
 }
 
 /* Recursion is as deep as the longest chain inside one recompute scope. */

@@ -3,7 +3,10 @@
  *
  * Entries of rank > 1 are laid out first, so that weight decay applies to a prefix and the
  * optimizer is one pass over flat memory; first of all those that have an optimizer of their own.
- * Padding between entries is zero and stays zero under AdamW. */
+ * Padding between entries is zero and stays zero under AdamW.
+ *
+ * Of an entry that ranks split, this rank's run has one range of the flattened tensor, whole units
+ * of ENTRY_ALIGNMENT elements except at its end: ranks' ranges differ by one unit at most. */
 #include "tensor/floats.h"
 #include "tensor/misfits.h"
 #include "tensor/op.h"
@@ -16,7 +19,10 @@
 typedef struct entry {
     char *name;
     tess_shape shape;
-    int64_t offset;
+    int64_t offset;     /* in the run */
+    int64_t at;         /* in the run that holds every entry whole */
+    int64_t begin, end; /* elements that the run holds */
+    bool split;
     float *mapped; /* read-only memory that another owns, in place of the run */
 } entry;
 
@@ -97,7 +103,8 @@ static tess_status add_entry(group *g, const char *name, tess_shape shape)
         return tess__expect_like(name, &b, &a);
     }
     TESS_TRY(tess_grow(&g->entries, &g->cap_entries, g->n_entries + 1, sizeof *g->entries));
-    g->entries[g->n_entries] = (entry){.name = tess_strdup(name), .shape = shape};
+    g->entries[g->n_entries] =
+        (entry){.name = tess_strdup(name), .shape = shape, .end = tess_shape_count(&shape)};
     if (!g->entries[g->n_entries].name) {
         return TESS_NOMEM;
     }
@@ -167,16 +174,23 @@ static int place_of(const tess_store *s, const entry *e)
     return e->shape.rank <= 1 ? 2 : s->leads && s->leads(e->name) ? 0 : 1;
 }
 
+static int64_t aligned(int64_t n)
+{
+    return (n + ENTRY_ALIGNMENT - 1) / ENTRY_ALIGNMENT * ENTRY_ALIGNMENT;
+}
+
 static void lay_out(const tess_store *s, group *g)
 {
-    int64_t ends[3];
+    int64_t ends[3], whole = 0;
+    g->n = 0;
     for (int place = 0; place < 3; place++) {
         for (size_t i = 0; i < g->n_entries; i++) {
             entry *e = &g->entries[i];
             if (place_of(s, e) == place) {
                 e->offset = g->n;
-                g->n += (tess_shape_count(&e->shape) + ENTRY_ALIGNMENT - 1) / ENTRY_ALIGNMENT *
-                        ENTRY_ALIGNMENT;
+                e->at = whole;
+                g->n += aligned(e->end - e->begin);
+                whole += aligned(tess_shape_count(&e->shape));
             }
         }
         ends[place] = g->n;
@@ -202,6 +216,64 @@ static tess_status allocate(const tess_store *s, group *g)
     return g->data ? TESS_OK : TESS_NOMEM;
 }
 
+static void free_data(group *g)
+{
+    if (g->described) {
+        tess_unreserve(g->data, group_bytes(g));
+    } else {
+        tess_free(g->data);
+    }
+}
+
+int64_t tess_shard_begin(int64_t n, int rank, int n_ranks)
+{
+    const int64_t units = (n + ENTRY_ALIGNMENT - 1) / ENTRY_ALIGNMENT;
+    const int64_t at =
+        (units / n_ranks * rank + units % n_ranks * rank / n_ranks) * ENTRY_ALIGNMENT;
+    return at < n ? at : n;
+}
+
+static bool split_entries(group *g, int rank, int n_ranks,
+                          bool (*splits)(const char *name, const tess_shape *shape))
+{
+    for (size_t i = 0; i < g->n_entries; i++) {
+        entry *e = &g->entries[i];
+        const int64_t n = tess_shape_count(&e->shape);
+        if (e->mapped || e->split) {
+            return false;
+        }
+        e->split = splits(e->name, &e->shape);
+        if (e->split) {
+            e->begin = tess_shard_begin(n, rank, n_ranks);
+            e->end = tess_shard_begin(n, rank + 1, n_ranks);
+        }
+    }
+    return true;
+}
+
+tess_status tess_store_split(tess_store *s, const char *group_name, int rank, int n_ranks,
+                             bool (*splits)(const char *name, const tess_shape *shape))
+{
+    group *g = find_group(s, group_name);
+    if (!g || !split_entries(g, rank, n_ranks, splits)) {
+        return TESS_FAIL(TESS_INVALID, "store: group %s is not there, or is split or mapped",
+                         group_name);
+    }
+    if (!g->data) {
+        return TESS_OK;
+    }
+    group whole = *g;
+    const size_t width = tess_dtype_bytes(g->dtype);
+    g->data = NULL;
+    const tess_status st = allocate(s, g);
+    for (size_t i = 0; st == TESS_OK && !g->described && i < g->n_entries; i++) {
+        const entry *e = &g->entries[i];
+        memcpy(at(g, e->offset), at(&whole, e->at + e->begin), (size_t)(e->end - e->begin) * width);
+    }
+    free_data(&whole);
+    return st;
+}
+
 static void free_group(group *g)
 {
     for (size_t k = 0; k < g->n_entries; k++) {
@@ -209,11 +281,7 @@ static void free_group(group *g)
     }
     tess_free(g->entries);
     tess_free(g->name);
-    if (g->described) {
-        tess_unreserve(g->data, group_bytes(g));
-    } else {
-        tess_free(g->data);
-    }
+    free_data(g);
     *g = (group){0};
 }
 
@@ -326,7 +394,7 @@ static void *run_of(const tess_store *s, const char *group_name, const char *nam
     const entry *e = g && name[0] ? find_entry(g, name) : NULL;
     const bool there = g && g->data && (e || !name[0]);
     *n_bytes = !there ? 0
-               : e    ? (size_t)tess_shape_count(&e->shape) * tess_dtype_bytes(g->dtype)
+               : e    ? (size_t)(e->end - e->begin) * tess_dtype_bytes(g->dtype)
                       : group_bytes(g);
     return !there ? NULL : e ? at(g, e->offset) : g->data;
 }
@@ -369,6 +437,36 @@ float *tess_store_find(const tess_store *s, const char *group_name, const char *
         *out_shape = e->shape;
     }
     return data_of(g, e);
+}
+
+tess_held tess_store_held(const tess_store *s, const char *group_name, const char *name)
+{
+    const group *g = find_group(s, group_name);
+    const entry *e = g ? find_entry(g, name) : NULL;
+    return e ? (tess_held){.begin = e->begin,
+                           .end = e->end,
+                           .offset = e->offset,
+                           .at = e->at,
+                           .split = e->split}
+             : (tess_held){0};
+}
+
+void *tess__store_leaf(const tess_store *s, const char *group_name, const char *name,
+                       tess_shape *out_shape)
+{
+    const group *g = find_group(s, group_name);
+    const entry *e = g ? find_entry(g, name) : NULL;
+    if (!e) {
+        return NULL;
+    }
+    *out_shape = e->split ? TESS_SHAPE_OF(e->end - e->begin) : e->shape;
+    return data_of(g, e);
+}
+
+size_t tess_store_bytes(const tess_store *s, const char *group_name)
+{
+    const group *g = find_group(s, group_name);
+    return g && g->data ? group_bytes(g) : 0;
 }
 
 int64_t tess_store_n_entries(const tess_store *s, const char *name)
@@ -440,7 +538,9 @@ tess_status tess_store_load(tess_store *s, const char *group_name, const tess_te
     for (size_t i = 0; st == TESS_OK && i < g->n_entries; i++) {
         const entry *e = &g->entries[i];
         const tess_tensor *x = tess_tensors_find(t, entry_name(g, i, prefix, &buf));
-        tess__floats_read(x->dtype, x->data, g->data + e->offset, tess_shape_count(&e->shape));
+        const size_t width = x->n_bytes / (size_t)tess_shape_count(&e->shape);
+        tess__floats_read(x->dtype, x->data + (size_t)e->begin * width, g->data + e->offset,
+                          e->end - e->begin);
     }
     tess_buf_deinit(&buf);
     tess__misfits_deinit(&wrong);

@@ -34,8 +34,7 @@ static tess_value embed(tess_graph *g, const tess_text_config *c, tess_text_inpu
                         tess_dtype dtype)
 {
     tess_scope_push(g, "token_embedding");
-    tess_value words =
-        tess_state(g, "param", "weight", TESS_F32, TESS_SHAPE_OF(c->vocab_size, c->width));
+    tess_value words = tess__table(g, "weight", TESS_SHAPE_OF(c->vocab_size, c->width), dtype);
     tess_scope_pop(g);
     tess_value x = tess_embedding(g, words, in.tokens, dtype); /* (N,C) */
     x = tess_add(g, x, positions(g, c, in, dtype));

@@ -185,8 +185,7 @@ static tess_value embed(tess_graph *g, const tess_text_config *c, tess_text_inpu
                         tess_dtype dtype)
 {
     tess_scope_push(g, "token_embedding");
-    tess_value table =
-        tess_state(g, "param", "weight", TESS_F32, TESS_SHAPE_OF(c->vocab_size, c->width));
+    tess_value table = tess__table(g, "weight", TESS_SHAPE_OF(c->vocab_size, c->width), dtype);
     tess_value x = tess_embedding(g, table, in.tokens, dtype); /* (N,C) */
     tess_scope_pop(g);
     tess_value places = tess_state(g, "param", "positional_embedding", TESS_F32,

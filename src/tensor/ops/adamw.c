@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* adamw: the decoupled-decay Adam of Loshchilov & Hutter 2019 over flat memory, an effect.
  *
- *   states param (N), grad, m, v (n) f32; hyper (5) f32: lr, c1 = 1/(1-beta1^t), c2 =
- *   1/(1-beta2^t), grad_scale, t; sumsq (1) f32 of grad; state narrow (N) bf16 or absent.
- *   d = grad * grad_scale * min(1, clip / (sqrt(sumsq) * grad_scale))   (clip 0: no limit)
- *   m = beta1 m + (1-beta1) d;  v = beta2 v + (1-beta2) d^2
- *   param = param (1 - lr decay) - lr m c1 / (sqrt(v c2) + eps);  grad = 0;  narrow = bf16(param)
- *   Element i of grad, m, v is element i of param, or where the options have parts, that of its
- *   part.  Decay applies to the first n_decayed elements; the first `begin` are another optimizer's
+ *   states param (N), m, v (n) f32, grad (n) f32 or bf16; hyper (5) f32: lr, c1 = 1/(1-beta1^t), c2
+ * = 1/(1-beta2^t), grad_scale, t; sumsq (1) f32 of grad; state narrow (N) bf16 or absent. d = grad
+ * * grad_scale * min(1, clip / (sqrt(sumsq) * grad_scale))   (clip 0: no limit) m = beta1 m +
+ * (1-beta1) d;  v = beta2 v + (1-beta2) d^2 param = param (1 - lr decay) - lr m c1 / (sqrt(v c2) +
+ * eps);  grad = 0;  narrow = bf16(param) Element i of grad, m, v is element i of param, or where
+ * the options have parts, that of its part.  Where they have ranges, the five runs are laid out
+ * each in its own way, and a range says where in each of them its elements lie; all else stays as
+ * it is.  Decay applies to the first n_decayed elements; the first `begin` are another optimizer's
  *   and stay as they are.  A sumsq that is not finite leaves all but grad as it was.
  *   Deterministic; one pass. */
 #include "tensor/optimizer.h"
@@ -16,7 +17,7 @@
 #include <string.h>
 
 enum { PARAM, GRAD, M, V, HYPER, SUMSQ, NARROW };
-enum { BLOCK = 4096 }; /* elements that are rounded while they lie in L1 */
+enum { BLOCK = 4096 }; /* elements that are widened or rounded while they lie in L1 */
 
 void tess_adamw(tess_graph *g, tess_value param, tess_value grad, tess_value m, tess_value v,
                 tess_value hyper, tess_value sumsq, tess_adamw_options o)
@@ -25,6 +26,25 @@ void tess_adamw(tess_graph *g, tess_value param, tess_value grad, tess_value m, 
     const int n_in = TESS_COUNT(in) - !o.narrow;
     o.narrow = 0; /* an input, to which passes may give another number */
     tess__node_add(g, &tess__op_adamw, &o, in, n_in);
+}
+
+static tess_status check_ranges(const tess_adamw_options *o, const tess_infer *c)
+{
+    const int64_t n[] = {c->in[PARAM].shape.dim[0], c->in[GRAD].shape.dim[0], c->in[M].shape.dim[0],
+                         c->n_in > NARROW ? c->in[NARROW].shape.dim[0] : INT64_MAX};
+    for (int64_t k = 0; k < o->n_ranges; k++) {
+        const tess_adamw_range *r = &o->ranges[k];
+        const int64_t at[] = {r->param, r->grad, r->moment, r->narrow};
+        for (int i = 0; i < 4; i++) {
+            if (at[i] < 0 || r->n < 0 || at[i] > n[i] - r->n) {
+                return TESS_FAIL(TESS_INVALID, "adamw: range %lld lies beyond its states",
+                                 (long long)k);
+            }
+        }
+    }
+    return o->begin == 0 && o->n_parts == 0
+               ? TESS_OK
+               : TESS_FAIL(TESS_INVALID, "adamw: ranges stand in place of begin and parts");
 }
 
 /* Parts are in order, and lie in param. */
@@ -45,18 +65,12 @@ static tess_status check_parts(const tess_adamw_options *o, int64_t n, int64_t n
     return TESS_OK;
 }
 
-static tess_status infer(tess_infer *c)
+/* Without ranges m and v are like grad, narrow like param, and without parts all are. */
+static tess_status check_alike(const tess_adamw_options *o, const tess_infer *c)
 {
-    const tess_operand hyper = {.dtype = TESS_F32, .shape = TESS_SHAPE_OF(TESS_HYPER_COUNT)};
-    const tess_operand sumsq = {.dtype = TESS_F32, .shape = TESS_SHAPE_OF(1)};
-    const tess_adamw_options *o = c->attrs;
-    TESS_TRY(tess__expect("param", &c->in[PARAM], TESS_F32, 1));
-    TESS_TRY(o->n_parts ? tess__expect("grad", &c->in[GRAD], TESS_F32, 1)
-                        : tess__expect_like("grad", &c->in[GRAD], &c->in[PARAM]));
-    TESS_TRY(tess__expect_like("m", &c->in[M], &c->in[GRAD]));
-    TESS_TRY(tess__expect_like("v", &c->in[V], &c->in[GRAD]));
-    TESS_TRY(tess__expect_like("hyper", &c->in[HYPER], &hyper));
-    TESS_TRY(tess__expect_like("sumsq", &c->in[SUMSQ], &sumsq));
+    const tess_operand wide = {.dtype = TESS_F32, .shape = c->in[GRAD].shape};
+    TESS_TRY(o->n_parts ? TESS_OK : tess__expect_like("param", &c->in[PARAM], &wide));
+    TESS_TRY(tess__expect_like("m", &c->in[M], &wide));
     if (c->n_in > NARROW) {
         const tess_operand narrow = {.dtype = TESS_BF16, .shape = c->in[PARAM].shape};
         TESS_TRY(tess__expect_like("narrow", &c->in[NARROW], &narrow));
@@ -68,31 +82,63 @@ static tess_status infer(tess_infer *c)
                : TESS_FAIL(TESS_INVALID, "adamw: begin %lld lies beyond grad", (long long)o->begin);
 }
 
+static tess_status infer(tess_infer *c)
+{
+    const tess_operand hyper = {.dtype = TESS_F32, .shape = TESS_SHAPE_OF(TESS_HYPER_COUNT)};
+    const tess_operand sumsq = {.dtype = TESS_F32, .shape = TESS_SHAPE_OF(1)};
+    const tess_adamw_options *o = c->attrs;
+    const tess_dtype grad = c->in[GRAD].dtype == TESS_BF16 ? TESS_BF16 : TESS_F32;
+    TESS_TRY(tess__expect("param", &c->in[PARAM], TESS_F32, 1));
+    TESS_TRY(tess__expect("grad", &c->in[GRAD], grad, 1));
+    TESS_TRY(tess__expect("m", &c->in[M], TESS_F32, 1));
+    TESS_TRY(tess__expect_like("v", &c->in[V], &c->in[M]));
+    TESS_TRY(tess__expect_like("hyper", &c->in[HYPER], &hyper));
+    TESS_TRY(tess__expect_like("sumsq", &c->in[SUMSQ], &sumsq));
+    if (c->n_in > NARROW) {
+        TESS_TRY(tess__expect("narrow", &c->in[NARROW], TESS_BF16, 1));
+    }
+    return o->n_ranges ? check_ranges(o, c) : check_alike(o, c);
+}
+
 static float grad_factor(const tess_exec *e)
 {
     const tess_adamw_options *o = e->attrs;
     return tess__grad_factor(e->in[HYPER].data, *(const float *)e->in[SUMSQ].data, o->clip);
 }
 
-/* n elements of one decay from i on, which lie in param from `at` on. */
-static void update(const tess_exec *e, int64_t i, int64_t at, int64_t n, float decay)
+/* At most BLOCK elements where grad or narrow is bf16. */
+static void update(const tess_exec *e, const tess_adamw_range *r)
 {
     const tess_kernels *k = tess__kernels();
     const tess_adamw_options *o = e->attrs;
     const float *h = e->in[HYPER].data;
-    float *param = (float *)e->in[PARAM].data + at;
-    k->adamw(param, (float *)e->in[GRAD].data + i, (float *)e->in[M].data + i,
-             (float *)e->in[V].data + i, n, h[TESS_HYPER_LR], o->beta1, o->beta2, o->eps, decay,
-             h[TESS_HYPER_FIX1], h[TESS_HYPER_FIX2], grad_factor(e));
+    const tess_dtype t = e->in[GRAD].dtype;
+    float *param = (float *)e->in[PARAM].data + r->param, wide[BLOCK];
+    void *grad = tess__at_mut(e->in[GRAD].data, t, r->grad);
+    if (t == TESS_BF16) {
+        k->convert(TESS_F32, wide, t, grad, r->n);
+    }
+    k->adamw(param, t == TESS_BF16 ? wide : grad, (float *)e->in[M].data + r->moment,
+             (float *)e->in[V].data + r->moment, r->n, h[TESS_HYPER_LR], o->beta1, o->beta2, o->eps,
+             r->decayed ? o->weight_decay : 0.0f, h[TESS_HYPER_FIX1], h[TESS_HYPER_FIX2],
+             grad_factor(e));
+    if (t == TESS_BF16) {
+        memset(grad, 0, (size_t)r->n * sizeof(uint16_t));
+    }
     if (!e->in[NARROW].data) {
         return;
     }
-    uint16_t *narrow = (uint16_t *)e->in[NARROW].data + at;
+    uint16_t *narrow = (uint16_t *)e->in[NARROW].data + r->narrow;
     if (o->stochastic) {
-        k->round_stochastic(narrow, param, n, at, o->seed, (uint64_t)h[TESS_HYPER_STEP]);
+        k->round_stochastic(narrow, param, r->n, r->element, o->seed, (uint64_t)h[TESS_HYPER_STEP]);
     } else {
-        k->convert(TESS_BF16, narrow, TESS_F32, param, n);
+        k->convert(TESS_BF16, narrow, TESS_F32, param, r->n);
     }
+}
+
+static bool in_blocks(const tess_exec *e)
+{
+    return e->in[NARROW].data || e->in[GRAD].dtype == TESS_BF16;
 }
 
 static int64_t least(int64_t a, int64_t b)
@@ -110,13 +156,53 @@ static void update_range(const tess_exec *e, int64_t i, int64_t end)
             part++;
         }
         const bool decayed = i < o->n_decayed;
-        int64_t n = least(end - i, e->in[NARROW].data ? BLOCK : end);
+        int64_t n = least(end - i, in_blocks(e) ? BLOCK : end);
         n = least(n, decayed ? o->n_decayed - i : n);
         n = least(n, part + 1 < o->n_parts ? o->part[part + 1].grad - i : n);
         const int64_t shift = o->n_parts ? o->part[part].param - o->part[part].grad : 0;
-        update(e, i, i + shift, n, decayed ? o->weight_decay : 0.0f);
+        update(e, &(tess_adamw_range){.param = i + shift,
+                                      .grad = i,
+                                      .moment = i,
+                                      .narrow = i + shift,
+                                      .element = i + shift,
+                                      .n = n,
+                                      .decayed = decayed});
         i += n;
     }
+}
+
+static void zero_grad(const tess_exec *e, int64_t begin, int64_t n)
+{
+    const tess_dtype t = e->in[GRAD].dtype;
+    memset(tess__at_mut(e->in[GRAD].data, t, begin), 0, (size_t)n * tess_dtype_bytes(t));
+}
+
+static void update_blocks(const tess_exec *e, const tess_adamw_range *all)
+{
+    for (int64_t i = 0; i < all->n; i += BLOCK) {
+        tess_adamw_range r = *all;
+        r.param += i;
+        r.grad += i;
+        r.moment += i;
+        r.narrow += i;
+        r.element += i;
+        r.n = least(all->n - i, BLOCK);
+        update(e, &r);
+    }
+}
+
+static tess_status update_ranges(const tess_exec *e, bool finite)
+{
+    const tess_adamw_options *o = e->attrs;
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t k = 0; k < o->n_ranges; k++) {
+        if (finite) {
+            update_blocks(e, &o->ranges[k]);
+        } else {
+            zero_grad(e, o->ranges[k].grad, o->ranges[k].n);
+        }
+    }
+    return TESS_OK;
 }
 
 static tess_status cpu(const tess_exec *e)
@@ -124,6 +210,9 @@ static tess_status cpu(const tess_exec *e)
     const tess_adamw_options *o = e->attrs;
     const tess_chunks c = tess__chunks(e->in[GRAD].shape.dim[0] - o->begin, 1);
     const bool finite = isfinite(*(const float *)e->in[SUMSQ].data);
+    if (o->n_ranges > 0) {
+        return update_ranges(e, finite);
+    }
 #pragma omp parallel for schedule(static) if (c.n > 1)
     for (int64_t i = 0; i < c.n; i++) {
         const tess_range r = tess__chunk(&c, i);
@@ -131,7 +220,7 @@ static tess_status cpu(const tess_exec *e)
         if (finite) {
             update_range(e, begin, begin + r.n);
         } else {
-            tess__zero((float *)e->in[GRAD].data + begin, r.n);
+            zero_grad(e, begin, r.n);
         }
     }
     return TESS_OK;
@@ -161,16 +250,15 @@ static float rounded(const tess_exec *e, float x, int64_t i)
     return x;
 }
 
-static void ref_element(const tess_exec *e, int64_t i)
+static void ref_element(const tess_exec *e, const tess_adamw_range *r)
 {
     const tess_adamw_options *o = e->attrs;
-    const int64_t at = place(o, i);
     const float *h = e->in[HYPER].data;
-    float *p = (float *)e->in[PARAM].data + at, *m = (float *)e->in[M].data + i;
-    float *v = (float *)e->in[V].data + i;
-    const double d = (double)((float *)e->in[GRAD].data)[i] * (double)grad_factor(e);
+    float *p = (float *)e->in[PARAM].data + r->param, *m = (float *)e->in[M].data + r->moment;
+    float *v = (float *)e->in[V].data + r->moment;
+    const double d = (double)((float *)e->in[GRAD].data)[r->grad] * (double)grad_factor(e);
     const double b1 = (double)o->beta1, b2 = (double)o->beta2, lr = (double)h[TESS_HYPER_LR];
-    const double decay = i < o->n_decayed ? (double)o->weight_decay : 0;
+    const double decay = r->decayed ? (double)o->weight_decay : 0;
     const double first = b1 * (double)*m + (1 - b1) * d;
     const double second = b2 * (double)*v + (1 - b2) * d * d;
     *p = (float)((double)*p * (1 - lr * decay) -
@@ -179,19 +267,49 @@ static void ref_element(const tess_exec *e, int64_t i)
     *m = (float)first;
     *v = (float)second;
     if (e->in[NARROW].data) {
-        ((float *)e->in[NARROW].data)[at] = o->stochastic ? rounded(e, *p, at) : *p;
+        ((float *)e->in[NARROW].data)[r->narrow] = o->stochastic ? rounded(e, *p, r->element) : *p;
     }
+}
+
+/* Where element i of grad belongs; n 0: nowhere. */
+static tess_adamw_range ref_place(const tess_adamw_options *o, int64_t i)
+{
+    const int64_t at = o->n_ranges ? 0 : place(o, i);
+    tess_adamw_range one = {.param = at,
+                            .grad = i,
+                            .moment = i,
+                            .narrow = at,
+                            .element = at,
+                            .n = i >= o->begin,
+                            .decayed = i < o->n_decayed};
+    for (int64_t k = 0; k < o->n_ranges; k++) {
+        const tess_adamw_range *r = &o->ranges[k];
+        const int64_t j = i - r->grad;
+        one.n = k == 0 ? 0 : one.n;
+        if (j >= 0 && j < r->n) {
+            one = (tess_adamw_range){.param = r->param + j,
+                                     .grad = i,
+                                     .moment = r->moment + j,
+                                     .narrow = r->narrow + j,
+                                     .element = r->element + j,
+                                     .n = 1,
+                                     .decayed = r->decayed};
+        }
+    }
+    return one;
 }
 
 static tess_status ref(const tess_exec *e)
 {
-    const tess_adamw_options *o = e->attrs;
     const bool finite = isfinite(*(const float *)e->in[SUMSQ].data);
-    for (int64_t i = o->begin; i < e->in[GRAD].shape.dim[0]; i++) {
-        if (finite) {
-            ref_element(e, i);
+    for (int64_t i = 0; i < e->in[GRAD].shape.dim[0]; i++) {
+        const tess_adamw_range r = ref_place(e->attrs, i);
+        if (r.n > 0) {
+            if (finite) {
+                ref_element(e, &r);
+            }
+            ((float *)e->in[GRAD].data)[i] = 0;
         }
-        ((float *)e->in[GRAD].data)[i] = 0;
     }
     return TESS_OK;
 }
@@ -207,6 +325,9 @@ static void print(const void *attrs, tess_buf *out)
     }
     for (int64_t k = 0; k < o->n_parts; k++) {
         tess_buf_addf(out, " %lld:%lld", (long long)o->part[k].grad, (long long)o->part[k].param);
+    }
+    if (o->n_ranges > 0) {
+        tess_buf_addf(out, " %lld ranges", (long long)o->n_ranges);
     }
     if (o->stochastic) {
         tess_buf_addf(out, " stochastic=%llu", (unsigned long long)o->seed);
@@ -280,22 +401,48 @@ static tess_value build_stochastic(tess_graph *g, const tess_value *in)
     return build_with(g, in, o);
 }
 
-#define CASE(label, n_inputs, n_param, n, f)                                                       \
+/* Each run is laid out in its own way; one range is empty, and rounding goes by the element. */
+static const tess_adamw_range ranges[] = {
+    {.param = 0, .grad = 16, .moment = 32, .narrow = 64, .element = 96, .n = 16, .decayed = true},
+    {.param = 48, .grad = 48, .moment = 48, .narrow = 48, .element = 48, .n = 0},
+    {.param = 20000, .grad = 9000, .moment = 12000, .narrow = 30000, .element = 400, .n = 9777},
+};
+
+static tess_value build_ranges(tess_graph *g, const tess_value *in)
+{
+    tess_adamw_options o = clipped;
+    o.narrow = in[6];
+    o.stochastic = true;
+    o.seed = 5;
+    o.ranges = ranges;
+    o.n_ranges = TESS_COUNT(ranges);
+    return build_with(g, in, o);
+}
+
+#define CASE_OF(label, n_inputs, n_param, n, grad_dtype, processors, f)                            \
     {                                                                                              \
         .name = (label), .n_in = (n_inputs),                                                       \
         .in = {{TESS_F32, {1, {n_param}}, .no_grad = true},                                        \
-               {TESS_F32, {1, {n}}, .no_grad = true},                                              \
+               {(grad_dtype), {1, {n}}, .no_grad = true},                                          \
                {TESS_F32, {1, {n}}, .no_grad = true},                                              \
                {TESS_F32, {1, {n}}, TESS_FILL_POSITIVE, .no_grad = true},                          \
                {TESS_F32, {1, {TESS_HYPER_COUNT}}, TESS_FILL_POSITIVE, .no_grad = true},           \
                {TESS_F32, {1, {1}}, TESS_FILL_POSITIVE, .no_grad = true},                          \
                {TESS_BF16, {1, {n_param}}, .no_grad = true}},                                      \
-        .build = (f), .reduction = 4                                                               \
+        .build = (f), .reduction = 4, .on_processors = (processors)                                \
     }
+#define CASE(label, n_inputs, n_param, n, f)                                                       \
+    CASE_OF(label, n_inputs, n_param, n, TESS_F32, false, f)
 static const tess_case cases[] = {
-    CASE("clipped", 6, 333, 333, build),       CASE("free", 6, 40001, 40001, build_free),
-    CASE("rest", 6, 40001, 40001, build_rest), CASE("parts", 7, 60000, 40001, build_parts),
-    CASE("narrow", 7, 333, 333, build_narrow), CASE("stochastic", 7, 333, 333, build_stochastic),
+    CASE_OF("ranges", 7, 60000, 40001, TESS_F32, true, build_ranges),
+    CASE_OF("bf16_grad", 6, 40001, 40001, TESS_BF16, true, build_free),
+    CASE_OF("bf16_ranges", 7, 60000, 40001, TESS_BF16, true, build_ranges),
+    CASE("clipped", 6, 333, 333, build),
+    CASE("free", 6, 40001, 40001, build_free),
+    CASE("rest", 6, 40001, 40001, build_rest),
+    CASE("parts", 7, 60000, 40001, build_parts),
+    CASE("narrow", 7, 333, 333, build_narrow),
+    CASE("stochastic", 7, 333, 333, build_stochastic),
 };
 
 const tess_op tess__op_adamw = {

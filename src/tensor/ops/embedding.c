@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* embedding: rows of a table.
  *
- *   table (V,C) f32, ids (...) i32 -> y (...,C) f32 or bf16; an id outside 0..V-1 gives zeros and
- *   no gradient.  Gradient: a dense (V,C) f32 sum of the rows of dy.
- *   No aliasing.  Deterministic: a thread owns a band of columns and adds the rows of dy to it in
- *   their order, so frequent ids neither race nor unbalance.  Cost: |y| forward; V C + |dy|
- *   backward. */
+ *   table (V,C) f32 or bf16, ids (...) i32 -> y (...,C) f32 or bf16; an id outside 0..V-1 gives
+ * zeros and no gradient.  Gradient: a dense (V,C) f32 sum of the rows of dy. No aliasing.
+ * Deterministic: a thread owns a band of columns and adds the rows of dy to it in their order, so
+ * frequent ids neither race nor unbalance.  Cost: |y| forward; V C + |dy| backward. */
 #include "tensor/onnx.h"
 #include "tensor/parallel.h"
 
@@ -32,7 +31,8 @@ static tess_status infer(tess_infer *c)
 {
     const embedding_attrs *a = c->attrs;
     const tess_operand *ids = &c->in[1];
-    TESS_TRY(tess__expect("table", &c->in[0], TESS_F32, 2));
+    TESS_TRY(
+        tess__expect("table", &c->in[0], c->in[0].dtype == TESS_BF16 ? TESS_BF16 : TESS_F32, 2));
     if (ids->dtype != TESS_I32 || ids->shape.rank >= TESS_MAX_RANK) {
         return TESS_FAIL(TESS_INVALID, "embedding: expected ids i32, found %s",
                          tess_dtype_name(ids->dtype));
@@ -65,7 +65,7 @@ static tess_status cpu(const tess_exec *e)
     const tess_kernels *k = tess__kernels();
     const int64_t n_rows = e->in[0].shape.dim[0], width = e->in[0].shape.dim[1];
     const int32_t *ids = e->in[1].data;
-    const tess_dtype t = e->out[0].dtype;
+    const tess_dtype t = e->out[0].dtype, from = e->in[0].dtype;
     const tess_chunks c = tess__chunks(tess_shape_count(&e->in[1].shape), width);
 #pragma omp parallel for schedule(static) if (c.n > 1)
     for (int64_t i = 0; i < c.n; i++) {
@@ -75,7 +75,7 @@ static tess_status cpu(const tess_exec *e)
             if (ids[j] < 0 || ids[j] >= n_rows) {
                 memset(y, 0, (size_t)width * tess_dtype_bytes(t));
             } else {
-                k->convert(t, y, TESS_F32, (const float *)e->in[0].data + ids[j] * width, width);
+                k->convert(t, y, from, tess__at(e->in[0].data, from, ids[j] * width), width);
             }
         }
     }
@@ -170,6 +170,13 @@ static const tess_case cases[] = {
      .in = {{TESS_F32, {2, {300, 100}}}, {TESS_I32, {1, {400}}, TESS_FILL_INDEX, 300, true}},
      .build = build_bf16,
      .reduction = 10},
+    {.name = "bf16_table",
+     .n_in = 2,
+     .in = {{TESS_BF16, {2, {30, 19}}, .no_grad = true},
+            {TESS_I32, {1, {40}}, TESS_FILL_INDEX, 31, true}},
+     .build = build_bf16,
+     .reduction = 1,
+     .on_processors = true},
 };
 
 static const tess_op grad_op = {

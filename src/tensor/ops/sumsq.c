@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sumsq: the sum of squares of a flat f32 run, for the norm of a gradient.
+/* sumsq: the sum of squares of a flat run, for the norm of a gradient.
  *
- *   x (n) f32 -> y (1) f32; summed in double per chunk and over chunks in order.  Not
+ *   x (n) f32 or bf16 -> y (1) f32; summed in double per chunk and over chunks in order.  Not
  *   differentiable.  Deterministic; one pass. */
 #include "tensor/parallel.h"
 
@@ -12,8 +12,8 @@ tess_value tess_sumsq(tess_graph *g, tess_value x)
 
 static tess_status infer(tess_infer *c)
 {
-    if (c->in[0].dtype != TESS_F32) {
-        return TESS_FAIL(TESS_INVALID, "sumsq: expected f32, found %s",
+    if (c->in[0].dtype != TESS_F32 && c->in[0].dtype != TESS_BF16) {
+        return TESS_FAIL(TESS_INVALID, "sumsq: expected f32 or bf16, found %s",
                          tess_dtype_name(c->in[0].dtype));
     }
     c->out[0] = (tess_operand){.dtype = TESS_F32, .shape = TESS_SHAPE_OF(1)};
@@ -27,15 +27,40 @@ static tess_status prepare(tess_prepare *c)
     return TESS_OK;
 }
 
-static tess_status cpu(const tess_exec *e)
+double tess__sumsq(tess_dtype t, const void *x, int64_t n)
 {
     const tess_kernels *k = tess__kernels();
+    float wide[4096];
+    double sum = 0;
+    if (t == TESS_F32) {
+        return k->sumsq(x, n);
+    }
+    for (int64_t i = 0; i < n; i += TESS_COUNT(wide)) {
+        const int64_t some = n - i < TESS_COUNT(wide) ? n - i : TESS_COUNT(wide);
+        k->convert(TESS_F32, wide, t, tess__at(x, t, i), some);
+        sum += k->sumsq(wide, some);
+    }
+    return sum;
+}
+
+void tess__sumsq_pieces(tess_dtype t, const void *x, const tess_sum_piece *pieces, int64_t n,
+                        double *out)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = tess__sumsq(t, tess__at(x, t, pieces[i].offset), pieces[i].n);
+    }
+}
+
+static tess_status cpu(const tess_exec *e)
+{
+    const tess_dtype t = e->in[0].dtype;
     const tess_chunks c = tess__chunks(tess_shape_count(&e->in[0].shape), 1);
     double *partial = e->scratch, sum = 0;
 #pragma omp parallel for schedule(static) if (c.n > 1)
     for (int64_t i = 0; i < c.n; i++) {
         const tess_range r = tess__chunk(&c, i);
-        partial[i] = k->sumsq((const float *)e->in[0].data + r.begin, r.n);
+        partial[i] = tess__sumsq(t, tess__at(e->in[0].data, t, r.begin), r.n);
     }
     for (int64_t i = 0; i < c.n; i++) {
         sum += partial[i];
@@ -71,6 +96,12 @@ static const tess_case cases[] = {
      .in = {{TESS_F32, {1, {100003}}, .no_grad = true}},
      .build = build,
      .reduction = 4},
+    {.name = "bf16",
+     .n_in = 1,
+     .in = {{TESS_BF16, {1, {100003}}, .no_grad = true}},
+     .build = build,
+     .reduction = 4,
+     .on_processors = true},
 };
 
 const tess_op tess__op_sumsq = {
