@@ -80,7 +80,7 @@ def job(ranks, command, precision):
 
 
 def train(context, folder, model, configuration):
-    """Mean tokens of a caption, states, workspace, and seconds of steps after the first two."""
+    """The most tokens of a caption in a step, bytes held and sent, and seconds of steps after two."""
     _, batch, ranks, precision, recompute, stage = configuration
     shutil.rmtree(os.path.join(folder, 'logs'), ignore_errors=True)
     job(ranks, [context.tessera, 'train', '--train-data', os.path.join(folder, 'data.tar'),
@@ -91,12 +91,12 @@ def train(context, folder, model, configuration):
                 *(['--grad-checkpointing'] if recompute else []),
                 *(['--zero', str(stage)] if stage else [])], precision)
     with open(os.path.join(folder, 'logs/run/metrics.jsonl'), encoding='utf-8') as f:
-        lines = [json.loads(line) for line in f][2:]
+        lines = [json.loads(line) for line in f]
     return {'tokens': max(x['train/tokens'] for x in lines),
             'held': sum(lines[-1]['train/' + k] for k in ('state_bytes', 'work_bytes',
                                                           'wire_buffer_bytes')),
             'wire': lines[-1]['train/wire_bytes'],
-            'seconds': [x['train/batch_time'] for x in lines]}
+            'seconds': [x['train/batch_time'] for x in lines[2:]]}
 
 
 def predict(context, folder, model, configuration, tokens):
