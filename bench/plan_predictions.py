@@ -28,11 +28,11 @@ FINE = (192, 6, 192, 4, 16)
 CONFIGURATIONS = [
     (SMALL, 32, 1, 'fp32', False, 0), (SMALL, 64, 1, 'fp32', True, 0),
     (SMALL, 32, 2, 'fp32', False, 0), (SMALL, 32, 1, 'bf16', False, 0),
-    (MIDDLE, 16, 1, 'fp32', False, 0), (MIDDLE, 16, 2, 'fp32', True, 0),
+    (MIDDLE, 16, 1, 'fp32', False, 0), (MIDDLE, 16, 2, 'fp32', True, 3),
     (MIDDLE, 32, 1, 'bf16', True, 0), (WIDE, 16, 1, 'fp32', False, 0),
-    (WIDE, 32, 1, 'fp32', True, 0), (WIDE, 16, 2, 'fp32', False, 0),
+    (WIDE, 32, 1, 'fp32', True, 0), (WIDE, 16, 2, 'fp32', False, 1),
     (FINE, 16, 1, 'fp32', False, 0), (FINE, 32, 1, 'fp32', True, 0),
-    (FINE, 16, 2, 'bf16', False, 0), (MIDDLE, 48, 1, 'fp32', False, 0),
+    (FINE, 16, 2, 'bf16', False, 2), (MIDDLE, 48, 1, 'fp32', False, 0),
 ]
 
 

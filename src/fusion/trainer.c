@@ -325,8 +325,9 @@ static tess_status check_sharding(const tess_model *m, const tess_trainer_option
         return TESS_FAIL(TESS_INVALID, "gradients: expected f32 or bf16, found %s",
                          tess_dtype_name(o->grad_dtype));
     }
-    if (o->grad_dtype == TESS_BF16 &&
-        (o->muon || m->lora || tess__model_device(m) != tess_device_cpu())) {
+    const bool on_card =
+        !tess_store_is_described(m->store) && tess__model_device(m) != tess_device_cpu();
+    if (o->grad_dtype == TESS_BF16 && (o->muon || m->lora || on_card)) {
         return TESS_FAIL(TESS_UNSUPPORTED, "gradients in bf16 are AdamW's, of whole towers, on "
                                            "processors: use --grad-dtype f32");
     }

@@ -143,7 +143,9 @@ static void fuse_sum(pass *p, const tess_node *n)
 {
     const tess_value root = sole_root(p, n->in[1]);
     const tess_node *outer = root ? maker(p, root) : NULL;
-    if (!outer || outer->op != &tess__op_outer) {
+    const bool narrow =
+        tess__operand(p->from, n->in[0]).dtype != TESS_F32; /* products add to f32 */
+    if (!outer || outer->op != &tess__op_outer || narrow) {
         return;
     }
     const tess_node *bias = bias_sum(p, outer->in[0]);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ways to train and what each needs: the trainer's own graphs, planned on a described device with a
- * described store, with every kind of recompute; the ZeRO stages divide what states these
- * hold among the ranks. */
+/* Ways to train and what each needs: the trainer's own graphs and states, planned on a described
+ * device with a described store, as rank 0 of ranks that are described too. */
 #include "train/planning.h"
 
 #include <math.h>
@@ -42,7 +41,7 @@ static const tess_device *device_of(const tess_planning_options *o)
 }
 
 static tess_trainer_options trainer_options(const tess_planning_options *o, const tess_model *m,
-                                            tess_recompute recompute, tess_comm *comm)
+                                            int stage, tess_recompute recompute, tess_comm *comm)
 {
     const bool texts = tess_model_objectives(m).text_text.weight > 0;
     return (tess_trainer_options){.batch = o->batch,
@@ -55,6 +54,8 @@ static tess_trainer_options trainer_options(const tess_planning_options *o, cons
                                   .beta2 = 0.98F,
                                   .eps = 1e-6F,
                                   .recompute = recompute,
+                                  .zero = stage,
+                                  .grad_dtype = o->bf16_gradients ? TESS_BF16 : TESS_F32,
                                   .comm = comm};
 }
 
@@ -65,7 +66,7 @@ typedef struct outline {
     tess_dtype dtype;
 } outline;
 
-static tess_status account_for(const tess_planning_options *o, tess_recompute recompute,
+static tess_status account_for(const tess_planning_options *o, int stage, tess_recompute recompute,
                                tess_comm *comm, outline *out)
 {
     tess_model *m = NULL;
@@ -73,7 +74,7 @@ static tess_status account_for(const tess_planning_options *o, tess_recompute re
     tess_model_outline model = o->model;
     model.device = device_of(o);
     TESS_TRY(tess_model_describe(&model, &m));
-    const tess_trainer_options options = trainer_options(o, m, recompute, comm);
+    const tess_trainer_options options = trainer_options(o, m, stage, recompute, comm);
     const int64_t longest = tess_model_context_length(m);
     out->dtype = tess_model_dtype(m);
     out->captions = options.captions_per_image;
@@ -91,78 +92,85 @@ static tess_status account_for(const tess_planning_options *o, tess_recompute re
     return st;
 }
 
-static tess_status make_outline(const tess_planning_options *o, tess_recompute recompute,
+static tess_status make_outline(const tess_planning_options *o, int stage, tess_recompute recompute,
                                 outline *out)
 {
     tess_comm *comm = NULL;
     *out = (outline){0};
     tess_compute_threads((int)o->cluster->threads);
     TESS_TRY(tess_comm_describe((int)o->cluster->ranks, &comm));
-    const tess_status st = account_for(o, recompute, comm, out);
+    const tess_status st = account_for(o, stage, recompute, comm, out);
     tess_comm_close(comm);
     return st;
 }
 
 /* ---- ways ----------------------------------------------------------------------------------- */
 
-static tess__states whole_states(const tess_planning_options *o, const tess_trainer_account *a)
+static tess__states whole_states(const tess_trainer_account *a)
 {
     return (tess__states){.weights = (double)a->weights,
-                          .gradients = (double)a->gradients * (o->bf16_gradients ? 0.5 : 1),
+                          .gradients = (double)a->gradients,
                           .masters = (double)a->masters,
                           .moments = (double)a->moments};
 }
 
-/* Stage 1 divides masters and moments among ranks, 2 gradients too, 3 weights too. */
-static void count_bytes(const tess_planning_options *o, const tess__timing *t, tess_planned *out)
+static void count_bytes(const tess_planning_options *o, const tess_trainer_account *a,
+                        tess_planned *out)
 {
-    const double n = (double)o->cluster->ranks;
-    const double part[TESS_ZERO_STAGES] = {1, 1 / n, 1 / n, 1 / n};
-    const tess__states *s = &t->whole;
-    const double kept = out->offload ? 0 : part[out->stage];
-    out->bytes[TESS_PLANNED_WEIGHTS] = s->weights * (out->stage >= 3 ? 1 / n : 1);
-    out->bytes[TESS_PLANNED_GRADIENTS] = s->gradients * (out->stage >= 2 ? 1 / n : 1);
-    out->bytes[TESS_PLANNED_MASTERS] = s->masters * kept;
-    out->bytes[TESS_PLANNED_MOMENTS] = s->moments * kept;
-    out->bytes[TESS_PLANNED_ARENA] = (double)t->account->arena;
-    out->bytes[TESS_PLANNED_SCRATCH] = (double)t->account->scratch;
-    out->bytes[TESS_PLANNED_INPUTS] = (double)t->account->inputs;
-    out->bytes[TESS_PLANNED_WIRE] = o->cluster->cuda ? 0 : (double)t->account->wire;
+    out->bytes[TESS_PLANNED_WEIGHTS] = (double)a->weights;
+    out->bytes[TESS_PLANNED_GRADIENTS] = (double)a->gradients;
+    out->bytes[TESS_PLANNED_MASTERS] = out->offload ? 0 : (double)a->masters;
+    out->bytes[TESS_PLANNED_MOMENTS] = out->offload ? 0 : (double)a->moments;
+    out->bytes[TESS_PLANNED_ARENA] = (double)a->arena;
+    out->bytes[TESS_PLANNED_SCRATCH] = (double)a->scratch;
+    out->bytes[TESS_PLANNED_INPUTS] = (double)a->inputs;
+    out->bytes[TESS_PLANNED_WIRE] = o->cluster->cuda ? 0 : (double)a->wire;
     for (int k = 0; k < TESS_PLANNED_KINDS; k++) {
         out->total += out->bytes[k];
     }
     out->fits = out->total <= o->cluster->memory;
 }
 
-static tess_planned make_row(const tess_planning_options *o, const outline *from, int stage,
-                             tess_recompute recompute)
+static tess_status add_row(const tess_planning_options *o, const outline *whole, int stage,
+                           tess_recompute recompute, tess_planning *out)
 {
+    outline own = *whole;
+    tess_planned *row = &out->row[out->n_rows];
+    *row = (tess_planned){.stage = stage, .recompute = recompute, .offload = o->offload};
+    if (stage > 0) {
+        TESS_TRY(make_outline(o, stage, recompute, &own));
+    }
     const tess__timing t = {.cluster = o->cluster,
-                            .account = &from->account,
-                            .whole = whole_states(o, &from->account),
+                            .own = &own.account,
+                            .account = &whole->account,
+                            .whole = whole_states(&whole->account),
                             .accumulate = o->accumulate ? o->accumulate : 1};
-    tess_planned row = {.stage = stage, .recompute = recompute, .offload = o->offload};
-    count_bytes(o, &t, &row);
-    tess__plan_times(&t, &row);
-    return row;
+    count_bytes(o, &own.account, row);
+    tess__plan_times(&t, row);
+    out->n_rows++;
+    if (stage > 0) {
+        tess_trainer_account_deinit(&own.account);
+    }
+    return TESS_OK;
 }
 
 static tess_status add_rows(const tess_planning_options *o, tess_recompute recompute,
                             tess_planning *out)
 {
-    outline from;
-    TESS_TRY(make_outline(o, recompute, &from));
-    out->n_params = from.account.n_params;
-    out->tokens = from.tokens;
-    out->captions_per_image = from.captions;
-    out->dtype = from.dtype;
-    for (int stage = 0; stage < TESS_ZERO_STAGES; stage++) {
+    outline whole;
+    TESS_TRY(make_outline(o, 0, recompute, &whole));
+    out->n_params = whole.account.n_params;
+    out->tokens = whole.tokens;
+    out->captions_per_image = whole.captions;
+    out->dtype = whole.dtype;
+    tess_status st = TESS_OK;
+    for (int stage = 0; st == TESS_OK && stage < TESS_ZERO_STAGES; stage++) {
         if (o->stage < 0 || o->stage == stage) {
-            out->row[out->n_rows++] = make_row(o, &from, stage, recompute);
+            st = add_row(o, &whole, stage, recompute, out);
         }
     }
-    tess_trainer_account_deinit(&from.account);
-    return TESS_OK;
+    tess_trainer_account_deinit(&whole.account);
+    return st;
 }
 
 static tess_status check(const tess_planning_options *o)

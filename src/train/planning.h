@@ -13,7 +13,8 @@ typedef struct tess__states {
 /* One way to train, to be timed. */
 typedef struct tess__timing {
     const tess_cluster *cluster;
-    const tess_trainer_account *account; /* of the ZeRO stage 0 */
+    const tess_trainer_account *own;     /* of the stage and recompute that are timed */
+    const tess_trainer_account *account; /* of stage 0 */
     tess__states whole;
     int64_t accumulate;
 } tess__timing;

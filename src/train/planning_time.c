@@ -57,10 +57,16 @@ static double seconds_of(const tess_cluster *c, const tess_op_cost *x, bool *out
     return r->seconds * (by_flops ? x->flops / r->flops : x->bytes / r->bytes);
 }
 
-/* Whose time is the wire's. */
+/* Bring features to all ranks, and their gradients back. */
+static bool moves_features(const char *op)
+{
+    return strncmp(op, "all_gather", 10) == 0;
+}
+
+/* Whose time is the wire's: these, and what moves weights and gradients within a step. */
 static bool is_collective(const char *op)
 {
-    return strncmp(op, "all_gather", 10) == 0 || strncmp(op, "reduce_scatter", 14) == 0;
+    return moves_features(op) || strncmp(op, "shard_", 6) == 0;
 }
 
 /* ---- wire ----------------------------------------------------------------------------------- */
@@ -72,7 +78,7 @@ static double features_bytes(const tess__timing *t)
     for (int64_t i = 0; i < t->account->n_step; i++) {
         const tess_op_cost *x = &t->account->step[i];
         /* One operand is all ranks' rows, the other 1/N of them. */
-        sum += is_collective(x->op) ? (double)x->n * x->bytes / (1 + 1 / n) * (n - 1) / n : 0;
+        sum += moves_features(x->op) ? (double)x->n * x->bytes / (1 + 1 / n) * (n - 1) / n : 0;
     }
     return sum;
 }
@@ -96,7 +102,7 @@ static double n_collectives(const tess__timing *t, int stage)
     const double a = (double)t->accumulate;
     double features = 0;
     for (int64_t i = 0; i < t->account->n_step; i++) {
-        features += is_collective(t->account->step[i].op) ? (double)t->account->step[i].n : 0;
+        features += moves_features(t->account->step[i].op) ? (double)t->account->step[i].n : 0;
     }
     return a * features + (stage == 3 ? 3 * a : 2);
 }
@@ -141,7 +147,7 @@ void tess__plan_times(const tess__timing *t, tess_planned *out)
 {
     const tess_cluster *c = t->cluster;
     const double part = out->stage > 0 ? 1 / (double)c->ranks : 1;
-    add_costs(c, t->account->step, t->account->n_step, (double)t->accumulate, out);
+    add_costs(c, t->own->step, t->own->n_step, (double)t->accumulate, out);
     const double computing = out->seconds[TESS_BOUND_COMPUTE] + out->seconds[TESS_BOUND_MEMORY];
     add_costs(c, t->account->update, t->account->n_update, part, out);
     out->update_seconds =

@@ -41,8 +41,9 @@ def expected(params, zero, ranks, grad_bytes):
 
 
 def formulas(work):
-    """16P, 4P+12P/N, 2P+14P/N, 16P/N; rows of tensors are filled to 64 bytes, 0.1 % at most."""
-    for ranks in (1, 3, 8, 64):
+    """16P, 4P+12P/N, 2P+14P/N, 16P/N; tensors are filled to 64 bytes, 0.1 % at most, and what is no
+    matrix, 0.2 % of the parameters, every rank holds whole."""
+    for ranks in (1, 3, 64):
         for dtype, grad in (("bf16", 2), ("f32", 4)):
             p = plan("--model", "ViT-B-32", "--cluster", f"h200x{ranks}", "--batch-size", 8,
                      "--grad-dtype", dtype, "--recompute", "off")
@@ -51,7 +52,8 @@ def formulas(work):
                 want = expected(n, zero, ranks, grad)
                 have = [r["bytes"][k] for k in STATES]
                 tiny.check(f"states: ZeRO {zero}, {ranks} ranks, gradients {dtype}",
-                           all(near(a, b, 1e-3) for a, b in zip(have, want)), (have, want))
+                           all(0.999 * b <= a <= 1.001 * b + 0.003 * n * size
+                               for a, b, size in zip(have, want, (2, grad, 4, 8))), (have, want))
                 tiny.check("kinds add up", abs(r["bytes"]["total"] -
                            sum(r["bytes"][k] for k in KINDS)) <= len(KINDS), r["bytes"])
                 most = 3 * 4 * ranks * 8 * 512 * 4  # of both towers, for the loss and for its gradient
@@ -83,7 +85,7 @@ def presets():
         tiny.check(f"{name}: OpenCLIP's number of parameters", p["parameters"] == params,
                    p["parameters"])
     last = None
-    for ranks in (8, 16, 64, 256, 1024):
+    for ranks in (8, 128, 1024):
         begin = processor_seconds()
         p = plan("--model", "bletchley-2.5B", "--cluster", f"h200x{ranks}", "--batch-size", 64)
         took = processor_seconds() - begin
