@@ -225,6 +225,7 @@ fuzz: $(FUZZ)
 
 # The benches' programs: bench/<name>.c, each linked with one floor's archives.
 BENCH_contrast := fusion
+BENCH_adamw    := tensor
 BENCH_decode   := vision
 BENCH_gpu_contrast := fusion
 BENCH_gpu_embed := train

@@ -159,6 +159,8 @@ void tess_file_unmap(tess_bytes *map);
 /* Gives back the memory of whole pages inside a part of a mapped file, which is read again when it
  * is touched: what was copied need not be held twice. */
 void tess_file_forget(const void *data, size_t n_bytes);
+/* The tess_crc64 of a mapped file, whose memory is given back as it is read. */
+uint64_t tess_file_crc64(tess_bytes map);
 
 /* A file that is whole or absent: written beside its final name, flushed, fsynced, renamed, and the
  * directory fsynced on commit.  Abort removes the temporary.  Where commit fails, what stood under

@@ -54,6 +54,13 @@ typedef struct tess_model_outline {
 } tess_model_outline;
 TESS_MUST_USE tess_status tess_model_describe(const tess_model_outline *o, tess_model **out);
 int64_t tess_model_n_vocab(const tess_model *m); /* of the text tower */
+/* The same two with their states in a pager; NULL: in memory.  Only Tessera's own directories are
+ * opened so. */
+TESS_MUST_USE tess_status tess_model_new_paged(const char *config_path, const char *tokenizer_path,
+                                               uint64_t seed, tess_precision precision,
+                                               tess_pager *pager, tess_model **out);
+TESS_MUST_USE tess_status tess_model_open_paged(const char *dir, tess_precision precision,
+                                                tess_pager *pager, tess_model **out);
 void tess_model_free(tess_model *m);
 /* Writes a model directory, whole or absent; an existing one is replaced, a directory that holds
  * anything else is refused.  A text-only model keeps the layout that it came in, and that directory
@@ -357,10 +364,18 @@ typedef struct tess_trainer_options {
 } tess_trainer_options;
 typedef struct tess_trainer tess_trainer;
 /* Adds groups "grad", "m", "v" beside "param", and with bf16 and AdamW "half", the bf16 copy of
- * "param" that each update writes along; the model must not be trained by two at a time. */
+ * "param" that each update writes along; the model must not be trained by two at a time.  A model
+ * whose states are paged trains to the same bits (whole towers, AdamW, one process, processors). */
 TESS_MUST_USE tess_status tess_trainer_new(tess_model *m, const tess_trainer_options *o,
                                            tess_trainer **out);
 void tess_trainer_free(tess_trainer *t);
+/* Makes ready for batches of up to so many tokens, and says what they need: the plans' memory, and
+ * where states are paged, how much of them steps use at once. */
+typedef struct tess_trainer_need {
+    size_t workspace_bytes, paged_bytes;
+} tess_trainer_need;
+TESS_MUST_USE tess_status tess_trainer_prepare(tess_trainer *t, int64_t n_tokens,
+                                               tess_trainer_need *out);
 typedef struct tess_micro_batch {
     const uint8_t *pictures;      /* (B,S,S,3) */
     const tess_raw_pictures *raw; /* in their place, with raw_pictures: B places */

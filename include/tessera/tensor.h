@@ -362,6 +362,31 @@ TESS_MUST_USE tess_status tess_graph_recompute(const tess_graph *g, tess_recompu
                                                tess_graph **out, tess_value *map);
 int64_t tess_graph_n_values(const tess_graph *g); /* ids are below this */
 
+/* ---- pager -------------------------------------------------------------------------------- */
+
+/* States that are in memory only while they are used, and the rest of the time in files: what a
+ * plan's steps use is read ahead of them, and written back when it has changed, by threads of the
+ * pager's own.  Results are those of memory, bit for bit. */
+typedef struct tess_pager tess_pager;
+typedef struct tess_pager_options {
+    const char *dir;    /* made where it is missing; the files have no names, and end with the
+                         * process */
+    size_t block_bytes; /* what is read and written at once, a multiple of 4096; 0: 2 MiB */
+} tess_pager_options;
+TESS_MUST_USE tess_status tess_pager_new(const tess_pager_options *o, tess_pager **out);
+/* After the stores that it holds. */
+void tess_pager_free(tess_pager *p);
+/* How much of the states may be in memory at once, beside what is kept: at least the largest
+ * plan's paged_bytes (tess_plan_stats), and room to read ahead and to write behind. */
+void tess_pager_set_budget(tess_pager *p, size_t n_bytes);
+typedef struct tess_pager_stats {
+    size_t there_bytes, kept_bytes, peak_bytes; /* in memory: now, of these for good, at most */
+    size_t read_bytes, written_bytes;
+    size_t block_bytes;
+    double waited_seconds; /* while a step's states were on their way, or room for them */
+} tess_pager_stats;
+tess_pager_stats tess_pager_get_stats(tess_pager *p);
+
 /* ---- store -------------------------------------------------------------------------------- */
 
 /* Named states in groups; each group is one flat, zeroed, 64-byte aligned f32 run in which every
@@ -412,6 +437,17 @@ typedef struct tess_held {
 tess_held tess_store_held(const tess_store *s, const char *group, const char *name);
 /* Of the group's run; 0 where there is none. */
 size_t tess_store_bytes(const tess_store *s, const char *group);
+/* Before the layout: groups of a block and more that are laid out from now on are paged.  Their
+ * pointers can be read and written only between gather and release; plans do that themselves. */
+void tess_store_set_pager(tess_store *s, tess_pager *p);
+tess_pager *tess_store_pager(const tess_store *s); /* NULL: none; s may be NULL */
+/* An entry, or with the empty name the group, is brought to memory, and given back.  Nothing
+ * happens to what is not paged. */
+TESS_MUST_USE tess_status tess_store_gather(tess_store *s, const char *group, const char *name);
+void tess_store_release(tess_store *s, const char *group, const char *name, bool written);
+/* From here on, the first blocks of the group stay in memory, as many as *budget has bytes for;
+ * what they take is taken from it.  Between runs of plans. */
+TESS_MUST_USE tess_status tess_store_keep(tess_store *s, const char *group, size_t *budget);
 float *tess_store_group(const tess_store *s, const char *group,
                         int64_t *out_n); /* flat run; NULL when mapped */
 int64_t tess_store_n_leading(const tess_store *s, const char *group);
@@ -439,6 +475,7 @@ typedef struct tess_tensor {
     tess_shape shape;
     const uint8_t *data;
     size_t n_bytes;
+    tess_pager *pager; /* to be written: data is a paged state's; else NULL */
 } tess_tensor;
 TESS_MUST_USE tess_status tess_tensors_open(const char *path, tess_tensors **out);
 TESS_MUST_USE tess_status tess_tensors_parse(tess_bytes bytes, const char *name,
@@ -553,6 +590,7 @@ typedef struct tess_plan_stats {
     size_t arena_bytes, scratch_bytes,
         live_bytes;     /* placed; largest operator scratch; sum of live */
     size_t input_bytes; /* bound, not placed */
+    size_t paged_bytes; /* of paged states that steps use at once, at most */
     double flops;       /* of one run, by the operators' own counts */
 } tess_plan_stats;
 tess_plan_stats tess_plan_get_stats(const tess_plan *p);

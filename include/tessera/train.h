@@ -96,6 +96,11 @@ typedef struct tess_train_options {
     size_t save_copy_bytes;
     int64_t val_frequency; /* epochs between evaluations; 0: at the end only */
     bool delete_previous_checkpoint;
+    /* Bytes that the process may have in memory, 0: no limit.  States that have no room lie in
+     * files of offload_dir (NULL: where the run directory is), and blocks are computed again where
+     * that is not enough; a limit that nothing fits is refused with the least that would do. */
+    size_t memory_limit;
+    const char *offload_dir;
     bool debug_numerics; /* step by step, stops at the first value that is not finite */
     bool profile;
     void (*on_progress)(void *ctx, const tess_train_progress *p);

@@ -142,3 +142,16 @@ void tess_file_forget(const void *data, size_t n_bytes)
         madvise((void *)begin, end - begin, MADV_DONTNEED); /* advice: may fail */
     }
 }
+
+enum { SUM_SLICE_BYTES = 8 << 20 };
+
+uint64_t tess_file_crc64(tess_bytes map)
+{
+    uint64_t crc = 0;
+    for (size_t i = 0, n; i < map.n_bytes; i += n) {
+        n = map.n_bytes - i < SUM_SLICE_BYTES ? map.n_bytes - i : SUM_SLICE_BYTES;
+        crc = tess_crc64(crc, map.data + i, n);
+        tess_file_forget(map.data + i, n);
+    }
+    return crc;
+}

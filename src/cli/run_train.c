@@ -7,6 +7,9 @@
 
 #include "tessera/train.h"
 
+#include <ctype.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -127,11 +130,25 @@ static tess_train_options options_of(const cli_train_values *v, const char *dir,
         .save_frequency = v->save_frequency,
         .val_frequency = v->val_frequency,
         .delete_previous_checkpoint = v->delete_previous,
+        .offload_dir = v->offload_dir,
         .debug_numerics = v->debug,
         .profile = v->profile,
         .on_progress = show,
         .ctx = bar,
     };
+}
+
+/* A whole number of bytes, or with a unit behind it of powers of 1,024. */
+static bool parse_bytes(const char *text, size_t *out)
+{
+    static const char units[] = "KMGT";
+    char *end = NULL;
+    const double n = strtod(text, &end);
+    const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+    const double bytes = unit ? ldexp(n, 10 * (int)(unit - units + 1)) : n;
+    const bool whole = *end == 0 || (unit && end[1] == 0);
+    *out = whole && bytes >= 1 && bytes < 1e18 ? (size_t)bytes : 0;
+    return *out > 0;
 }
 
 static tess_status print_result(const cli_command *cmd, const char *dir, bool adapter)
@@ -195,6 +212,11 @@ tess_status cli_run_train(cli_command *cmd)
                           cli_given(cmd, "lora-names") || v->rslora)) {
         return cli_usage_error(cmd, "the --lora options need --lora-rank");
     }
+    if (v->offload_dir && !v->memory_limit) {
+        return cli_usage_error(cmd,
+                               "--offload-dir needs --memory-limit: without one all states are "
+                               "in memory");
+    }
     if (!v->distill_text &&
         (cli_given(cmd, "distill-language") || cli_given(cmd, "distill-loss"))) {
         return cli_usage_error(cmd, "--distill-language and --distill-loss need --distill-text");
@@ -208,6 +230,9 @@ tess_status cli_run_train(cli_command *cmd)
     cli_progress bar = cli_progress_new(&cmd->common, "train", v->distill_text ? "txt" : "img");
     tess_train_options o = options_of(v, dir, &bar);
     o.device = device;
+    if (v->memory_limit && !parse_bytes(v->memory_limit, &o.memory_limit)) {
+        return cli_usage_error(cmd, "--memory-limit: expected bytes, as 4000000000, 4G or 600M");
+    }
     if (device != tess_device_cpu() && o.precision == TESS_PRECISION_AUTO) {
         o.precision = TESS_PRECISION_BF16;
     }

@@ -16,6 +16,7 @@ typedef struct cli_train_values {
     double temperature, seconds, lr, beta1, beta2, eps, wd, clip, skip_outliers, lr_min, bad_rate;
     double muon_momentum, muon_lr;
     double aug_scale_min, aug_scale_max, aug_brightness, aug_contrast, patch_dropout;
+    const char *memory_limit, *offload_dir;
     const char *lora_target, *lora_names;
     const char *distill_text, *distill_language, *distill_loss;
     int64_t lora_rank;

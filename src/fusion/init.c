@@ -113,13 +113,16 @@ static void init_entry(const tess_model_config *c, const char *name, float *x, t
     }
 }
 
-void tess__model_init_params(tess_model *m, uint64_t seed)
+tess_status tess__model_init_params(tess_model *m, uint64_t seed)
 {
     float *data;
     tess_shape shape;
     int64_t n = tess_store_n_entries(m->store, "param");
     for (int64_t i = 0; i < n; i++) {
         const char *name = tess_store_entry(m->store, "param", i, &data, &shape);
+        TESS_TRY(tess_store_gather(m->store, "param", name));
         init_entry(&m->config, name, data, shape, seed);
+        tess_store_release(m->store, "param", name, true);
     }
+    return TESS_OK;
 }

@@ -156,7 +156,10 @@ static tess_status load_all(loading *l, tess_store *s, const char *group, const 
     TESS_TRY(tess__misfits_check(&l->wrong));
     for (int64_t i = 0; i < n; i++) {
         param p = param_at(s, group, i);
-        TESS_TRY(read_param(l, &p, &types[i]));
+        TESS_TRY(tess_store_gather(s, group, p.name));
+        const tess_status st = read_param(l, &p, &types[i]);
+        tess_store_release(s, group, p.name, true);
+        TESS_TRY(st);
     }
     return tess__misfits_check(&l->wrong);
 }

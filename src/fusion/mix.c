@@ -239,7 +239,7 @@ static tess_status mix(mixing *x, const tess_mix_options *o)
     TESS_TRY(take_tokenizer(x));
     TESS_TRY(tess__model_make_store(x->out));
     TESS_TRY(tess_store_allocate(x->out->store));
-    tess__model_init_params(x->out, o->seed);
+    TESS_TRY(tess__model_init_params(x->out, o->seed));
     return take_params(x);
 }
 

@@ -157,20 +157,29 @@ static tess_status make(const char *config_path, const char *tokenizer_path,
     return tess__model_make_store(m);
 }
 
-tess_status tess_model_new(const char *config_path, const char *tokenizer_path, uint64_t seed,
-                           tess_precision precision, tess_model **out)
+tess_status tess_model_new_paged(const char *config_path, const char *tokenizer_path, uint64_t seed,
+                                 tess_precision precision, tess_pager *pager, tess_model **out)
 {
     *out = NULL;
     tess_model *m = NULL;
     tess_status st = make(config_path, tokenizer_path, precision, &m);
-    st = st ? st : tess_store_allocate(m->store);
+    if (st == TESS_OK) {
+        tess_store_set_pager(m->store, pager);
+        st = tess_store_allocate(m->store);
+    }
+    st = st ? st : tess__model_init_params(m, seed);
     if (st) {
         tess_model_free(m);
         return st;
     }
-    tess__model_init_params(m, seed);
     *out = m;
     return TESS_OK;
+}
+
+tess_status tess_model_new(const char *config_path, const char *tokenizer_path, uint64_t seed,
+                           tess_precision precision, tess_model **out)
+{
+    return tess_model_new_paged(config_path, tokenizer_path, seed, precision, NULL, out);
 }
 
 void tess_model_free(tess_model *m)
@@ -200,7 +209,7 @@ void tess_model_free(tess_model *m)
 
 /* ---- fingerprint --------------------------------------------------------------------------- */
 
-static void hash_group(const tess_model *m, const char *group, tess_hash128_state *s)
+static tess_status hash_group(const tess_model *m, const char *group, tess_hash128_state *s)
 {
     int64_t n = tess_store_n_entries(m->store, group);
     for (int64_t i = 0; i < n; i++) {
@@ -209,8 +218,11 @@ static void hash_group(const tess_model *m, const char *group, tess_hash128_stat
         const char *name = tess_store_entry(m->store, group, i, &data, &shape);
         tess_hash128_add(s, name, strlen(name) + 1);
         tess_hash128_add(s, shape.dim, (size_t)shape.rank * sizeof shape.dim[0]);
+        TESS_TRY(tess_store_gather(m->store, group, name));
         tess_hash128_add(s, data, (size_t)tess_shape_count(&shape) * sizeof *data);
+        tess_store_release(m->store, group, name, false);
     }
+    return TESS_OK;
 }
 
 static tess_status hash_weights(const tess_model *m, char out[33])
@@ -222,12 +234,10 @@ static tess_status hash_weights(const tess_model *m, char out[33])
     if (!s) {
         return TESS_NOMEM;
     }
-    hash_group(m, "param", s);
-    if (m->lora) {
-        hash_group(m, "lora", s);
-    }
+    tess_status st = hash_group(m, "param", s);
+    st = st || !m->lora ? st : hash_group(m, "lora", s);
     tess_hash128_finish(s, out);
-    return TESS_OK;
+    return st;
 }
 
 /* What the weights alone do not say: heads, activations, pooling, masks, pixels. */
@@ -308,28 +318,18 @@ tess_status tess__model_open_config(const char *dir, tess_precision precision, t
     return TESS_OK;
 }
 
-tess_status tess_model_open(const char *dir, tess_precision precision, tess_model **out)
+static tess_status open_own(const char *dir, tess_precision precision, tess_pager *pager,
+                            tess_model **out)
 {
-    *out = NULL;
-    if (strncmp(dir, "local-dir:", 10) == 0) {
-        dir += 10;
-    }
-    bool is_sentence;
-    TESS_TRY(tess__sentence_is_dir(dir, &is_sentence));
-    if (is_sentence) {
-        return tess__sentence_open(dir, precision, out);
-    }
-    const tess_family *family;
-    TESS_TRY(tess__family_find(dir, &family));
-    if (family) {
-        return tess__foreign_open(family, dir, precision, out);
-    }
     tess_model *m = NULL;
     tess_arena paths = {0};
     const char *weights = tess_arena_format(&paths, "%s/" WEIGHTS_FILE, dir);
     tess_status st = weights ? TESS_OK : TESS_NOMEM;
     st = st ? st : tess__model_open_config(dir, precision, &m);
-    st = st ? st : tess_store_allocate(m->store);
+    if (st == TESS_OK) {
+        tess_store_set_pager(m->store, pager);
+        st = tess_store_allocate(m->store);
+    }
     st = st ? st : load_weights(m, weights);
     st = st ? st : tess__model_check_summary(m, dir);
     tess_arena_deinit(&paths);
@@ -339,6 +339,33 @@ tess_status tess_model_open(const char *dir, tess_precision precision, tess_mode
     }
     *out = m;
     return TESS_OK;
+}
+
+tess_status tess_model_open_paged(const char *dir, tess_precision precision, tess_pager *pager,
+                                  tess_model **out)
+{
+    *out = NULL;
+    if (strncmp(dir, "local-dir:", 10) == 0) {
+        dir += 10;
+    }
+    bool is_sentence;
+    TESS_TRY(tess__sentence_is_dir(dir, &is_sentence));
+    const tess_family *family = NULL;
+    TESS_TRY(is_sentence ? TESS_OK : tess__family_find(dir, &family));
+    if (pager && (is_sentence || family)) {
+        return TESS_FAIL(TESS_UNSUPPORTED,
+                         "%s: another program's model cannot be offloaded as it lies: make it a "
+                         "model directory of Tessera first (tessera convert)",
+                         dir);
+    }
+    return is_sentence ? tess__sentence_open(dir, precision, out)
+           : family    ? tess__foreign_open(family, dir, precision, out)
+                       : open_own(dir, precision, pager, out);
+}
+
+tess_status tess_model_open(const char *dir, tess_precision precision, tess_model **out)
+{
+    return tess_model_open_paged(dir, precision, NULL, out);
 }
 
 /* ---- looking ------------------------------------------------------------------------------- */

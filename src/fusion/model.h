@@ -64,7 +64,7 @@ TESS_MUST_USE tess_status tess__model_alloc(tess_precision precision, tess_model
 TESS_MUST_USE tess_status tess__model_make_store(tess_model *m);
 /* Both towers for one picture and one caption, only to learn the leaves' names and shapes. */
 void tess__model_leaves(tess_graph *g, const tess_model *m);
-void tess__model_init_params(tess_model *m, uint64_t seed);
+TESS_MUST_USE tess_status tess__model_init_params(tess_model *m, uint64_t seed);
 void tess__model_free_plans(tess_model *m);
 /* tess_model_narrow, also without adapters, for a model that computes in bf16. */
 TESS_MUST_USE tess_status tess__model_narrow(tess_model *m);

@@ -30,6 +30,7 @@ static tess_status describe_params(const tess_model *m, tess_model_weights *out)
         t->dtype = "F32";
         t->data = (const uint8_t *)data;
         t->n_bytes = (size_t)tess_shape_count(&t->shape) * sizeof *data;
+        t->pager = tess_store_pager(m->store);
     }
     return out->tensors ? TESS_OK : TESS_NOMEM;
 }
@@ -198,7 +199,7 @@ static tess_status sum_weights(const char *dir, char out[SUM_BYTES])
     char *path = tess_format("%s/" TESS_WEIGHTS_FILE, dir);
     tess_status st = path ? tess_file_map(path, &map) : TESS_NOMEM;
     if (st == TESS_OK) {
-        format_sum((int64_t)map.n_bytes, tess_crc64(0, map.data, map.n_bytes), out);
+        format_sum((int64_t)map.n_bytes, tess_file_crc64(map), out);
         tess_file_unmap(&map);
     }
     tess_free(path);

@@ -334,6 +334,22 @@ static tess_status check_sharding(const tess_model *m, const tess_trainer_option
     return TESS_OK;
 }
 
+/* Muon takes whole groups; other devices and other ranks copy them. */
+static tess_status check_paged(const tess_model *m, const tess_trainer_options *o)
+{
+    const char *what = o->muon                                      ? "Muon"
+                       : m->lora                                    ? "LoRA"
+                       : o->comm && tess_comm_size(o->comm) > 1     ? "several ranks"
+                       : o->zero > 0                                ? "ZeRO"
+                       : tess__model_device(m) != tess_device_cpu() ? "a card"
+                                                                    : NULL;
+    return what ? TESS_FAIL(TESS_UNSUPPORTED,
+                            "states are offloaded for whole towers, AdamW and one process on "
+                            "processors: not with %s; leave the memory limit out",
+                            what)
+                : TESS_OK;
+}
+
 static tess_status check_options(const tess_model *m, const tess_trainer_options *o)
 {
     TESS_TRY(check_sharding(m, o));
@@ -360,6 +376,7 @@ static tess_status check_options(const tess_model *m, const tess_trainer_options
                          "the text-text objective pairs captions of one picture: use "
                          "--captions-per-image 2 or more, or set tessera.text_text.weight to 0");
     }
+    TESS_TRY(tess_store_pager(m->store) ? check_paged(m, o) : TESS_OK);
     if (o->stochastic_rounding && (m->dtype != TESS_BF16 || m->lora || o->muon)) {
         return TESS_FAIL(TESS_INVALID, "stochastic rounding is of the bf16 weights that AdamW "
                                        "writes: train whole towers with it, in bf16");
@@ -541,8 +558,13 @@ double tess_trainer_logit_scale(const tess_trainer *t)
 {
     tess_store *s = t->model->store;
     const float *scale = tess_store_find(s, "param", "logit_scale", NULL);
-    const bool here = tess_store_download(s, "param", "logit_scale") == TESS_OK;
-    return scale && here ? exp((double)*scale) : 0;
+    if (!scale || tess_store_download(s, "param", "logit_scale") != TESS_OK ||
+        tess_store_gather(s, "param", "logit_scale") != TESS_OK) {
+        return 0;
+    }
+    const double value = exp((double)*scale);
+    tess_store_release(s, "param", "logit_scale", false);
+    return value;
 }
 
 void tess_trainer_profile(tess_trainer *t, bool on)

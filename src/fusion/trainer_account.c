@@ -67,12 +67,10 @@ tess_status tess_model_describe(const tess_model_outline *o, tess_model **out)
     tess_model *m = NULL;
     tess_status st = open_outline(o, &m);
     st = st ? st : make_store(m, o);
+    st = st || o->sample_layers <= 0 ? st : tess__model_init_params(m, 1);
     if (st) {
         tess_model_free(m);
         return st;
-    }
-    if (o->sample_layers > 0) {
-        tess__model_init_params(m, 1);
     }
     *out = m;
     return TESS_OK;

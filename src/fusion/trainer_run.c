@@ -73,6 +73,28 @@ static tess_status bind_captions(tess_trainer *t, const tess_micro_batch *b, tes
     return tess_plan_bind(plan, "offsets", b->offsets);
 }
 
+tess_status tess_trainer_prepare(tess_trainer *t, int64_t n_tokens, tess_trainer_need *out)
+{
+    static const tess__step_kind whole[] = {TESS__STEP_WHOLE};
+    static const tess__step_kind cached[] = {TESS__STEP_EMBED, TESS__STEP_LOSS, TESS__STEP_BACK};
+    const tess__step_kind *kinds = t->cache ? cached : whole;
+    *out = (tess_trainer_need){.paged_bytes = tess_plan_get_stats(t->update).paged_bytes};
+    for (int64_t i = 0; i < (t->cache ? TESS_COUNT(cached) : 1); i++) {
+        const bool reads = tess__trainer_runs(t, kinds[i], 0),
+                   sees = tess__trainer_runs(t, kinds[i], 1);
+        tess__step_plan *p;
+        if (kinds[i] != TESS__STEP_LOSS && !reads && !sees) {
+            continue;
+        }
+        const bool tower = kinds[i] != TESS__STEP_LOSS && reads;
+        TESS_TRY(tess__trainer_find(t, kinds[i], tower ? tess__trainer_bucket(n_tokens) : 0, &p));
+        const size_t paged = tess_plan_get_stats(p->plan).paged_bytes;
+        out->paged_bytes = paged > out->paged_bytes ? paged : out->paged_bytes;
+    }
+    out->workspace_bytes = tess_workspace_bytes(t->workspace);
+    return TESS_OK;
+}
+
 /* The newest number; those before it nobody has read and nobody will. */
 static tess_status take_newest(tess_trainer *t, float *out)
 {

@@ -223,19 +223,27 @@ tess_status tess__trainer_add_half(const tess_trainer *t)
 }
 
 /* What this rank holds of an entry; by chance as update `step` rounded it. */
-static void narrow_entry(const tess_trainer *t, const char *name, const float *param, int64_t step)
+static tess_status narrow_entry(const tess_trainer *t, const char *name, const float *param,
+                                int64_t step)
 {
-    const tess_store *s = t->model->store;
+    tess_store *s = t->model->store;
     const tess_held p = tess_store_held(s, "param", name), h = tess_store_held(s, "half", name);
     int64_t n;
     uint16_t *half = (uint16_t *)tess_store_group(s, "half", &n) + h.offset + p.begin - h.begin;
     n = p.end - p.begin;
-    if (t->o.stochastic_rounding && !tess__trainer_locks(t, name)) {
+    TESS_TRY(tess_store_gather(s, "param", name));
+    const tess_status st = tess_store_gather(s, "half", name);
+    if (st == TESS_OK && t->o.stochastic_rounding && !tess__trainer_locks(t, name)) {
         tess__kernels()->round_stochastic(half, param, n, p.at + p.begin, t->o.seed,
                                           (uint64_t)step);
-    } else {
+    } else if (st == TESS_OK) {
         tess__convert(TESS_BF16, half, TESS_F32, param, n);
     }
+    tess_store_release(s, "param", name, false);
+    if (st == TESS_OK) {
+        tess_store_release(s, "half", name, true);
+    }
+    return st;
 }
 
 tess_status tess_trainer_sync(tess_trainer *t, int64_t step)
@@ -249,7 +257,7 @@ tess_status tess_trainer_sync(tess_trainer *t, int64_t step)
         float *param;
         tess_shape shape;
         const char *name = tess_store_entry(s, "param", i, &param, &shape);
-        narrow_entry(t, name, param, step);
+        TESS_TRY(narrow_entry(t, name, param, step));
     }
     TESS_TRY(tess__ranks_gather(t, true));
     return tess_store_upload(s, "half", "");

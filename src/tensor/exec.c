@@ -217,8 +217,25 @@ static tess_status run_step(const tess_plan *p, const tess_step *st)
                                  .n_in = st->n_in,
                                  .attrs = st->attrs,
                                  .prepared = st->prepared,
+                                 .pager = p->pager,
                                  .scratch = p->workspace->data + p->stats.arena_bytes});
     return code ? tess_error_prefix(code, "%s: %s", st->scope, st->op->name) : TESS_OK;
+}
+
+/* With the paged states that it uses; `check` fails where a number is not finite, but for states
+ * that the operator pages itself, which are gone. */
+static tess_status run_paged(tess_plan *p, int64_t s, bool check)
+{
+    tess_status st = tess__plan_pages_enter(p, s);
+    st = st ? st : run_step(p, &p->steps[s]);
+    const bool elsewhere = p->pager && p->steps[s].op->flags & TESS_OP_PAGES;
+    st = st || !check || elsewhere ? st : tess__step_check(&p->steps[s]);
+    if (st) {
+        tess__plan_pages_abandon(p, s);
+    } else {
+        tess__plan_pages_leave(p, s);
+    }
+    return st;
 }
 
 tess_status tess_plan_run(tess_plan *p)
@@ -230,9 +247,10 @@ tess_status tess_plan_run(tess_plan *p)
         return tess__remote_run(p);
     }
     TESS_TRY(tess__plan_resolve(p));
+    tess__plan_pages_begin(p);
     for (int64_t s = 0; s < p->n_steps; s++) {
         double start = p->profile ? tess_seconds() : 0;
-        TESS_TRY(run_step(p, &p->steps[s]));
+        TESS_TRY(run_paged(p, s, false));
         p->steps[s].seconds += p->profile ? tess_seconds() - start : 0;
     }
     p->n_runs += p->profile;
@@ -300,10 +318,10 @@ tess_status tess_plan_run_debug(tess_plan *p)
     }
     TESS_TRY(tess__plan_resolve(p));
     memset(p->workspace->data, 0xff, p->stats.arena_bytes);
+    tess__plan_pages_begin(p);
     for (int64_t s = 0; s < p->n_steps; s++) {
         memset(p->workspace->data + p->stats.arena_bytes, 0xff, p->stats.scratch_bytes);
-        TESS_TRY(run_step(p, &p->steps[s]));
-        TESS_TRY(tess__step_check(&p->steps[s]));
+        TESS_TRY(run_paged(p, s, true));
         poison(p, s);
     }
     return TESS_OK;

@@ -49,7 +49,8 @@ typedef struct tess_exec {
     const void *attrs;
     void *prepared;
     void *scratch;
-    void *stream; /* a CUDA device's queue */
+    void *stream;      /* a CUDA device's queue */
+    tess_pager *pager; /* of the states, for operators that page; NULL: all are in memory */
 } tess_exec;
 
 typedef struct tess_prepare {
@@ -93,6 +94,7 @@ typedef enum tess_op_flags {
     TESS_OP_EFFECT = 1, /* writes state: always part of a plan, outputs none */
     TESS_OP_VIEW = 2,   /* output 0 is input 0 under another shape: no code, no memory */
     TESS_OP_LEAF = 4,   /* input or state: bound, not computed */
+    TESS_OP_PAGES = 32, /* may be given whole groups that are paged: asks for pieces itself */
     TESS_OP_ROUNDS = 8, /* bf16: rounds to bf16 within too, what a product multiplies next */
     TESS_OP_CHEAP = 16, /* one pass over memory: may be computed again rather than kept */
     TESS_OP_MEETS = 32, /* waits for other ranks; on a device by way of the host's memory */

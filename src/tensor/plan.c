@@ -359,6 +359,7 @@ static tess_status fill_plan(builder *b, const tess_value *outputs, int64_t n_ou
     p->stats.arena_bytes = tess__plan_place(p->buffers, p->n_buffers, &st);
     TESS_TRY(st);
     count_bytes(p);
+    TESS_TRY(tess__plan_find_windows(p));
     for (int64_t i = 0; i < n_outputs; i++) {
         p->outputs[p->n_outputs++] = outputs[i];
     }
@@ -409,6 +410,7 @@ tess_status tess_plan_build(const tess_graph *g, const tess_value *outputs, int6
     }
     p->device = device;
     p->workspace = workspace;
+    p->pager = tess_store_pager(store);
     builder b = {.g = g, .p = p, .store = store};
     tess_status st = build(&b, outputs, n_outputs);
     tess_free(b.wanted);
@@ -436,6 +438,7 @@ void tess_plan_free(tess_plan *p)
         tess__remote_free(p);
     }
     tess_arena_deinit(&p->arena);
+    tess_free(p->windows);
     tess_free(p->steps);
     tess_free(p->buffers);
     tess_free(p->buffer_of);

@@ -4,6 +4,7 @@
 #define TESSERA_TENSOR_PLAN_H
 
 #include "tensor/graph.h"
+#include "tensor/pager.h"
 #include "tensor/remote.h"
 
 #define TESS_ARENA_ALIGNMENT 64 /* of every buffer: a cache line, and an AVX-512 register */
@@ -42,6 +43,14 @@ typedef struct tess_step {
     double flops, seconds;
 } tess_step;
 
+/* The steps first to last use a paged state: see plan_pages.c. */
+typedef struct tess_window {
+    void *data;
+    size_t n_bytes;
+    int64_t first, last;
+    bool written;
+} tess_window;
+
 struct tess_device {
     const char *name;
     bool computes;
@@ -75,6 +84,11 @@ struct tess_plan {
     tess_plan_stats stats;
     bool profile;
     int64_t n_runs;
+    /* Of states that are paged, in the order of `first`; those asked for, and of these the first
+     * ones that are all closed. */
+    tess_pager *pager;
+    tess_window *windows;
+    int64_t n_windows, n_asked, n_closed;
     /* On a device with memory of its own. */
     void **recordings; /* of the steps before, between and behind those that meet other ranks */
     int64_t n_meets;   /* such steps; the others make n_meets + 1 recordings */
@@ -90,6 +104,13 @@ struct tess_plan {
 /* Replays the steps with byte-range ownership, from the step list and offsets alone: every input
  * must still hold the value its step reads, and no two live values may overlap. */
 tess_status tess__plan_check(const tess_plan *p);
+/* Finds the windows of paged states, when all steps are there. */
+tess_status tess__plan_find_windows(tess_plan *p);
+/* Around every step of a run, and where a step failed in place of leave. */
+void tess__plan_pages_begin(tess_plan *p);
+tess_status tess__plan_pages_enter(tess_plan *p, int64_t step);
+void tess__plan_pages_leave(tess_plan *p, int64_t step);
+void tess__plan_pages_abandon(tess_plan *p, int64_t step);
 /* Sizes the arena: gives each arena buffer an offset so that overlapping lifetimes never overlap in
  * bytes.  Returns the arena's size. */
 size_t tess__plan_place(tess_buffer *buffers, int64_t n, tess_status *st);

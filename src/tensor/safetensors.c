@@ -5,6 +5,7 @@
  * tile the buffer exactly, so a file that opens has no overlap, no hole and no tail.  Names are
  * found by binary search over a sorted index. */
 #include "tensor/op.h"
+#include "tensor/pager.h"
 
 #include <endian.h>
 #include <stdlib.h>
@@ -454,11 +455,27 @@ tess_status tess_tensors_plan(const tess_tensor *tensors, int64_t n, const tess_
     return TESS_OK;
 }
 
+enum { SLICE_BYTES = 8 << 20 };
+
+/* What is paged comes to memory in slices. */
+static tess_status write_data(tess_writer *w, const tess_tensor *t)
+{
+    const size_t slice = t->pager ? SLICE_BYTES : t->n_bytes;
+    tess_status st = TESS_OK;
+    for (size_t at = 0; st == TESS_OK && at < t->n_bytes; at += slice) {
+        const size_t left = t->n_bytes - at, n = left < slice ? left : slice;
+        TESS_TRY(tess__pager_gather(t->pager, t->data + at, n));
+        st = tess_writer_write(w, t->data + at, n);
+        tess__pager_release(t->pager, t->data + at, n, TESS_PAGED_READ);
+    }
+    return st;
+}
+
 static tess_status write_all(tess_writer *w, const tess_tensors_layout *l, int64_t n)
 {
     TESS_TRY(tess_writer_write(w, l->header.data, l->header.n_bytes));
     for (int64_t i = 0; i < n; i++) {
-        TESS_TRY(tess_writer_write(w, l->order[i]->data, l->order[i]->n_bytes));
+        TESS_TRY(write_data(w, l->order[i]));
     }
     return TESS_OK;
 }

@@ -10,6 +10,7 @@
 #include "tensor/floats.h"
 #include "tensor/misfits.h"
 #include "tensor/op.h"
+#include "tensor/pager.h"
 #include "tensor/remote.h"
 
 #include <string.h>
@@ -33,7 +34,8 @@ typedef struct group {
     int64_t n, n_leading, n_decayed;
     tess_dtype dtype; /* f32 unless set */
     bool scattered;
-    bool described; /* data are addresses without memory */
+    bool described;    /* data are addresses without memory */
+    tess_pager *pager; /* that data lies in; NULL: ordinary memory */
     float *data;
 } group;
 
@@ -43,6 +45,7 @@ struct tess_store {
     bool (*leads)(const char *name);
     bool allocated;
     bool described;       /* see tess_store_describe */
+    tess_pager *pager;    /* of groups to come */
     tess_shadows shadows; /* on a device with memory of its own */
 };
 
@@ -210,6 +213,13 @@ static tess_status allocate(const tess_store *s, group *g)
         return TESS_OK;
     }
     lay_out(s, g);
+    if (s->pager && group_bytes(g) >= tess__pager_block(s->pager)) {
+        void *data = NULL;
+        g->pager = s->pager;
+        TESS_TRY(tess__pager_map(s->pager, group_bytes(g), &data));
+        g->data = data;
+        return TESS_OK;
+    }
     g->described = s->described;
     g->data = g->described ? tess_reserve(group_bytes(g))
                            : tess_alloc_array((size_t)g->n, tess_dtype_bytes(g->dtype));
@@ -220,6 +230,8 @@ static void free_data(group *g)
 {
     if (g->described) {
         tess_unreserve(g->data, group_bytes(g));
+    } else if (g->pager && g->data) {
+        tess__pager_unmap(g->pager, g->data);
     } else {
         tess_free(g->data);
     }
@@ -255,8 +267,8 @@ tess_status tess_store_split(tess_store *s, const char *group_name, int rank, in
                              bool (*splits)(const char *name, const tess_shape *shape))
 {
     group *g = find_group(s, group_name);
-    if (!g || !split_entries(g, rank, n_ranks, splits)) {
-        return TESS_FAIL(TESS_INVALID, "store: group %s is not there, or is split or mapped",
+    if (!g || g->pager || !split_entries(g, rank, n_ranks, splits)) {
+        return TESS_FAIL(TESS_INVALID, "store: group %s is not there, or is split, mapped or paged",
                          group_name);
     }
     if (!g->data) {
@@ -399,6 +411,39 @@ static void *run_of(const tess_store *s, const char *group_name, const char *nam
     return !there ? NULL : e ? at(g, e->offset) : g->data;
 }
 
+void tess_store_set_pager(tess_store *s, tess_pager *p)
+{
+    s->pager = p;
+}
+
+tess_pager *tess_store_pager(const tess_store *s)
+{
+    return s ? s->pager : NULL;
+}
+
+tess_status tess_store_gather(tess_store *s, const char *group_name, const char *name)
+{
+    size_t n_bytes;
+    const void *run = run_of(s, group_name, name, &n_bytes);
+    return run ? tess__pager_gather(s->pager, run, n_bytes) : TESS_OK;
+}
+
+void tess_store_release(tess_store *s, const char *group_name, const char *name, bool written)
+{
+    size_t n_bytes;
+    const void *run = run_of(s, group_name, name, &n_bytes);
+    if (run) {
+        tess__pager_release(s->pager, run, n_bytes, written ? TESS_PAGED_WRITTEN : TESS_PAGED_READ);
+    }
+}
+
+tess_status tess_store_keep(tess_store *s, const char *group_name, size_t *budget)
+{
+    size_t n_bytes;
+    const void *run = run_of(s, group_name, "", &n_bytes);
+    return run ? tess__pager_keep(s->pager, run, n_bytes, budget) : TESS_OK;
+}
+
 tess_status tess_store_upload(tess_store *s, const char *group_name, const char *name)
 {
     size_t n_bytes;
@@ -539,8 +584,13 @@ tess_status tess_store_load(tess_store *s, const char *group_name, const tess_te
         const entry *e = &g->entries[i];
         const tess_tensor *x = tess_tensors_find(t, entry_name(g, i, prefix, &buf));
         const size_t width = x->n_bytes / (size_t)tess_shape_count(&e->shape);
-        tess__floats_read(x->dtype, x->data + (size_t)e->begin * width, g->data + e->offset,
-                          e->end - e->begin);
+        st = tess_store_gather(s, group_name, e->name);
+        if (st == TESS_OK) {
+            tess__floats_read(x->dtype, x->data + (size_t)e->begin * width, g->data + e->offset,
+                              e->end - e->begin);
+            tess_tensors_forget(t, x);
+            tess_store_release(s, group_name, e->name, true);
+        }
     }
     tess_buf_deinit(&buf);
     tess__misfits_deinit(&wrong);

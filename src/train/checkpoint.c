@@ -35,6 +35,7 @@ static tess_status describe_moments(const tess_store *s, tess_model_weights *out
             t->dtype = "F32";
             t->data = (const uint8_t *)data;
             t->n_bytes = (size_t)tess_shape_count(&t->shape) * sizeof *data;
+            t->pager = tess_store_pager(s);
             st = t->name ? TESS_OK : TESS_NOMEM;
         }
     }

@@ -49,9 +49,7 @@ static tess_status sum_file(const char *dir, const char *name, int64_t format, c
     tess_status st = path ? tess_file_map(path, &map) : TESS_NOMEM;
     if (st == TESS_OK) {
         format_sum((int64_t)map.n_bytes,
-                   format == 1 ? tess_hash64(map.data, map.n_bytes, 0)
-                               : tess_crc64(0, map.data, map.n_bytes),
-                   out);
+                   format == 1 ? tess_hash64(map.data, map.n_bytes, 0) : tess_file_crc64(map), out);
         tess_file_unmap(&map);
     }
     tess_free(path);

@@ -10,6 +10,8 @@
  * what a child would have to do, and each page that an update touches costs a fault. */
 #include "train/saver.h"
 
+#include "tensor/pager.h"
+
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -28,6 +30,7 @@ typedef enum piece_state { WAITING, BUSY, DONE } piece_state;
 typedef struct piece {
     const uint8_t *data;
     size_t n_bytes;
+    tess_pager *pager; /* of data; NULL: it is in memory */
     int64_t file, at;
     int64_t slot; /* of the copies; -1: lies in a tensor, -2: was copied at the start */
     piece_state state;
@@ -84,6 +87,7 @@ static tess_status add_tensor(tess_saver *s, int64_t file, int64_t at, const tes
         n = t->n_bytes - i < s->o.piece_bytes ? t->n_bytes - i : s->o.piece_bytes;
         TESS_TRY(add_piece(s, (piece){.data = t->data + i,
                                       .n_bytes = n,
+                                      .pager = t->pager,
                                       .file = file,
                                       .at = at + (int64_t)i,
                                       .slot = -1}));
@@ -113,7 +117,10 @@ static tess_status add_small(tess_saver *s, int64_t file, int64_t *i)
     int64_t at = *i == 0 ? 0 : l->begin[l->order[*i] - f->tensors];
     memcpy(copy, l->header.data, head);
     for (size_t k = head; *i < end; k += l->order[(*i)++]->n_bytes) {
-        memcpy(copy + k, l->order[*i]->data, l->order[*i]->n_bytes);
+        const tess_tensor *t = l->order[*i];
+        TESS_TRY(tess__pager_gather(t->pager, t->data, t->n_bytes));
+        memcpy(copy + k, t->data, t->n_bytes);
+        tess__pager_release(t->pager, t->data, t->n_bytes, TESS_PAGED_READ);
     }
     return add_piece(s,
                      (piece){.data = copy, .n_bytes = n_bytes, .file = file, .at = at, .slot = -2});
@@ -210,7 +217,11 @@ static void write_one(tess_saver *s, piece *p)
 {
     p->state = BUSY;
     pthread_mutex_unlock(&s->lock);
-    tess_status st = tess_range_writer_write(s->writers[p->file], p->at, p->data, p->n_bytes);
+    tess_status st = tess__pager_gather(p->pager, p->data, p->n_bytes);
+    if (st == TESS_OK) {
+        st = tess_range_writer_write(s->writers[p->file], p->at, p->data, p->n_bytes);
+        tess__pager_release(p->pager, p->data, p->n_bytes, TESS_PAGED_READ);
+    }
     if (st) {
         fail(s, st);
     }

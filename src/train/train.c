@@ -124,20 +124,16 @@ static bool sends_raw(const tess_run *r)
            !r->o.distill_text;
 }
 
-static tess_status open_model(tess_run *r)
+tess_recompute tess__run_recompute(const tess_train_options *o)
+{
+    return o->grad_checkpointing      ? TESS_RECOMPUTE_FULL
+           : o->recompute_activations ? TESS_RECOMPUTE_SELECTIVE
+                                      : TESS_RECOMPUTE_OFF;
+}
+
+tess_status tess__run_open_trainer(tess_run *r, tess_recompute recompute)
 {
     const tess_train_options *o = &r->o;
-    TESS_TRY(tess_path_is_dir(o->model)
-                 ? tess_model_open(o->model, o->precision, &r->model)
-                 : tess_model_new(o->model, o->tokenizer, o->seed, o->precision, &r->model));
-    tess_model_use(r->model, o->device);
-    tess_compute_deterministic(o->deterministic);
-    if (!tess_model_has_image(r->model)) {
-        return TESS_FAIL(TESS_INVALID,
-                         "%s has a text tower alone: training needs an image tower beside it "
-                         "(tessera mix)",
-                         o->model);
-    }
     tess_trainer_options t = {.batch = o->batch_size / r->n_ranks,
                               .captions_per_image = o->captions_per_image,
                               .accumulate = o->accum_freq,
@@ -151,9 +147,7 @@ static tess_status open_model(tess_run *r)
                               .muon_momentum = (float)o->muon_momentum,
                               .muon_lr = (float)o->muon_lr,
                               .skip_outliers = (float)o->skip_outliers,
-                              .recompute = o->grad_checkpointing      ? TESS_RECOMPUTE_FULL
-                                           : o->recompute_activations ? TESS_RECOMPUTE_SELECTIVE
-                                                                      : TESS_RECOMPUTE_OFF,
+                              .recompute = recompute,
                               .lock_image = o->lock_image,
                               .lock_text = o->lock_text,
                               .raw_pictures = sends_raw(r),
@@ -162,12 +156,33 @@ static tess_status open_model(tess_run *r)
                               .patch_dropout = o->patch_dropout,
                               .stochastic_rounding = o->stochastic_rounding,
                               .seed = o->seed};
-    TESS_TRY(tess__teacher_open(&r->teacher, o, r->model));
-    TESS_TRY(o->lora.rank > 0 ? add_lora(r) : TESS_OK);
+    tess_trainer_free(r->trainer);
+    r->trainer = NULL;
     TESS_TRY(tess_trainer_new(r->model, &t, &r->trainer));
     tess_trainer_debug(r->trainer, o->debug_numerics);
     tess_trainer_profile(r->trainer, o->profile);
     return TESS_OK;
+}
+
+static tess_status open_model(tess_run *r)
+{
+    const tess_train_options *o = &r->o;
+    TESS_TRY(tess__memory_begin(r));
+    TESS_TRY(tess_path_is_dir(o->model)
+                 ? tess_model_open_paged(o->model, o->precision, r->pager, &r->model)
+                 : tess_model_new_paged(o->model, o->tokenizer, o->seed, o->precision, r->pager,
+                                        &r->model));
+    tess_model_use(r->model, o->device);
+    tess_compute_deterministic(o->deterministic);
+    if (!tess_model_has_image(r->model)) {
+        return TESS_FAIL(TESS_INVALID,
+                         "%s has a text tower alone: training needs an image tower beside it "
+                         "(tessera mix)",
+                         o->model);
+    }
+    TESS_TRY(tess__teacher_open(&r->teacher, o, r->model));
+    TESS_TRY(o->lora.rank > 0 ? add_lora(r) : TESS_OK);
+    return tess__run_open_trainer(r, tess__run_recompute(o));
 }
 
 static tess_status open_data(tess_run *r)
@@ -282,6 +297,7 @@ static tess_status open_run(tess_run *r)
     TESS_TRY(open_model(r));
     tess_status st = open_data(r);
     st = st ? st : resume(r);
+    st = st ? st : tess__memory_divide(r);
     TESS_TRY(tess__run_begin_together(r, st));
     if (r->rank > 0) {
         return TESS_OK;
@@ -296,7 +312,11 @@ static tess_status open_run(tess_run *r)
     TESS_TRY(tess_metrics_open(&m, &r->metrics));
     TESS_TRY(tess__run_open_skipped(r));
     TESS_TRY(tess__checkpoints_sweep(r->checkpoints_dir));
-    TESS_TRY(tess__saver_new(&(tess_saver_options){.copy_bytes = r->o.save_copy_bytes}, &r->saver));
+    TESS_TRY(tess__saver_new(
+        &(tess_saver_options){.copy_bytes = r->o.save_copy_bytes,
+                              .piece_bytes =
+                                  r->pager ? tess_pager_get_stats(r->pager).block_bytes : 0},
+        &r->saver));
     TESS_TRY(tess__run_find_evaluated(r));
     return tess__run_log_start(r);
 }
@@ -311,6 +331,8 @@ static void close_run(tess_run *r)
     tess_trainer_free(r->trainer);
     tess__teacher_deinit(&r->teacher);
     tess_model_free(r->model);
+    tess_pager_free(r->pager);
+    tess_free(r->memory_note);
     tess_free(r->checkpoints_dir);
     tess_free(r->last_checkpoint);
     tess_dir_unlock(&r->lock);

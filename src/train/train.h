@@ -26,7 +26,9 @@ void tess__teacher_deinit(tess__teacher *t);
 typedef struct tess_run {
     tess_train_options o; /* defaults filled in; batch_size of all ranks together */
     int rank, n_ranks;
-    int lock; /* on the run directory */
+    int lock;          /* on the run directory */
+    tess_pager *pager; /* of a memory limit */
+    char *memory_note; /* what it led to */
     tess_model *model;
     tess_trainer *trainer;
     tess__teacher teacher; /* of a distillation */
@@ -97,6 +99,12 @@ TESS_MUST_USE tess_status tess__run_let_change(tess_run *r);
 TESS_MUST_USE tess_status tess__run_stop_early(tess_run *r, tess_status why);
 /* The model directory, and with adapters the adapter's. */
 TESS_MUST_USE tess_status tess__run_save_results(tess_run *r);
+/* --memory-limit: before the model is opened, and when all is that takes memory. */
+TESS_MUST_USE tess_status tess__memory_begin(tess_run *r);
+TESS_MUST_USE tess_status tess__memory_divide(tess_run *r);
+tess_recompute tess__run_recompute(const tess_train_options *o); /* what the options ask for */
+/* The trainer of all other options, in place of one that there is. */
+TESS_MUST_USE tess_status tess__run_open_trainer(tess_run *r, tess_recompute recompute);
 
 /* Options to params.txt, sizes and what was left out to the log. */
 TESS_MUST_USE tess_status tess__run_log_start(tess_run *r);

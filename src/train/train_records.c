@@ -103,6 +103,9 @@ tess_status tess__run_log_start(tess_run *r)
                                (double)tess_model_n_params(r->model) * 1e-6,
                                tess_dtype_name(tess_model_dtype(r->model)),
                                b.n_bytes ? "; left out: " : "", b.n_bytes ? b.data : "");
+    if (st == TESS_OK && r->memory_note) {
+        st = tess_metrics_log(r->metrics, TESS_LOG_INFO, "%s", r->memory_note);
+    }
     tess_buf_deinit(&b);
     return st;
 }

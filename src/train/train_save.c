@@ -7,7 +7,7 @@
 /* ---- saving -------------------------------------------------------------------------------- */
 
 /* After saving `dir`, or having been resumed from it, the state has not changed under that name.
- * The files are written while training goes on. */
+ * The files are written while training goes on, where states are in memory. */
 static tess_status save_as(tess_run *r, char *dir, const char *name)
 {
     if (r->last_checkpoint && strcmp(r->last_checkpoint, dir) == 0) {
@@ -17,6 +17,8 @@ static tess_status save_as(tess_run *r, char *dir, const char *name)
     const char *previous = r->o.delete_previous_checkpoint ? r->last_checkpoint : NULL;
     tess_status st =
         tess__checkpoint_start(r->saver, r->model, &r->state, r->checkpoints_dir, name, previous);
+    /* The room for states that come and go is the writers' now. */
+    st = st || !r->pager ? st : tess__saver_end(r->saver, true);
     if (st) {
         tess_free(dir);
         return st;

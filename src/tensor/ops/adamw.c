@@ -12,6 +12,7 @@
  *   and stay as they are.  A sumsq that is not finite leaves all but grad as it was.
  *   Deterministic; one pass. */
 #include "tensor/optimizer.h"
+#include "tensor/pager.h"
 #include "tensor/parallel.h"
 
 #include <string.h>
@@ -205,25 +206,92 @@ static tess_status update_ranges(const tess_exec *e, bool finite)
     return TESS_OK;
 }
 
-static tess_status cpu(const tess_exec *e)
+/* Elements begin to end at once, all from o->begin on where nothing is paged. */
+typedef struct pass {
+    const tess_exec *e;
+    int64_t begin, n, piece;
+    bool finite;
+} pass;
+
+static tess_range piece_of(const pass *p, int64_t k)
+{
+    const int64_t begin = k * p->piece;
+    return (tess_range){p->begin + begin, least(p->piece, p->n - begin)};
+}
+
+/* Of param, and of its bf16 copy, where elements i to end of grad are. */
+static int param_pages(const tess_exec *e, int64_t i, int64_t end, tess_pages *out)
 {
     const tess_adamw_options *o = e->attrs;
-    const tess_chunks c = tess__chunks(e->in[GRAD].shape.dim[0] - o->begin, 1);
-    const bool finite = isfinite(*(const float *)e->in[SUMSQ].data);
-    if (o->n_ranges > 0) {
-        return update_ranges(e, finite);
+    int n = 0;
+    for (int64_t k = 0; k < o->n_parts || k < 1; k++) {
+        const int64_t from = o->n_parts ? o->part[k].grad : 0;
+        const int64_t to = k + 1 < o->n_parts ? o->part[k + 1].grad : end;
+        const int64_t first = from > i ? from : i, last = least(to, end);
+        const int64_t at = first + (o->n_parts ? o->part[k].param - from : 0);
+        for (int x = 0; x < 2 && first < last; x++) {
+            const int in = x == 0 ? PARAM : NARROW;
+            if (e->in[in].data) {
+                out[n++] = (tess_pages){.at = tess__at(e->in[in].data, e->in[in].dtype, at),
+                                        .n_bytes = (size_t)(last - first) *
+                                                   tess_dtype_bytes(e->in[in].dtype),
+                                        .how = TESS_PAGED_WRITTEN};
+            }
+        }
     }
+    return n;
+}
+
+static int pages(const void *ctx, int64_t k, tess_pages *out)
+{
+    const pass *p = ctx;
+    const tess_range r = piece_of(p, k);
+    int n = 0;
+    for (int in = GRAD; in <= (p->finite ? V : GRAD); in++) {
+        const tess_dtype t = p->e->in[in].dtype;
+        out[n++] = (tess_pages){.at = tess__at(p->e->in[in].data, t, r.begin),
+                                .n_bytes = (size_t)r.n * tess_dtype_bytes(t),
+                                .how = in == GRAD ? TESS_PAGED_ZEROED : TESS_PAGED_WRITTEN};
+    }
+    return p->finite ? n + param_pages(p->e, r.begin, r.begin + r.n, out + n) : n;
+}
+
+static void run_piece(const void *ctx, int64_t k)
+{
+    const pass *p = ctx;
+    const tess_range piece = piece_of(p, k);
+    const tess_chunks c = tess__chunks(piece.n, 1);
 #pragma omp parallel for schedule(static) if (c.n > 1)
     for (int64_t i = 0; i < c.n; i++) {
         const tess_range r = tess__chunk(&c, i);
-        const int64_t begin = o->begin + r.begin;
-        if (finite) {
-            update_range(e, begin, begin + r.n);
+        const int64_t begin = piece.begin + r.begin;
+        if (p->finite) {
+            update_range(p->e, begin, begin + r.n);
         } else {
-            zero_grad(e, begin, r.n);
+            zero_grad(p->e, begin, r.n);
         }
     }
-    return TESS_OK;
+}
+
+static tess_status cpu(const tess_exec *e)
+{
+    const tess_adamw_options *o = e->attrs;
+    pass p = {.e = e,
+              .begin = o->begin,
+              .n = e->in[GRAD].shape.dim[0] - o->begin,
+              .finite = isfinite(*(const float *)e->in[SUMSQ].data)};
+    if (o->n_ranges > 0) {
+        return update_ranges(e, p.finite);
+    }
+    p.piece = p.n > 0 ? p.n : 1;
+    if (e->pager) {
+        const int64_t blocks = tess__pager_piece(e->pager, NARROW);
+        p.piece = blocks * (int64_t)(tess__pager_block(e->pager) / sizeof(float));
+    }
+    return tess__pager_pass(e->pager, &(tess_pass){.n = (p.n + p.piece - 1) / p.piece,
+                                                   .pages = pages,
+                                                   .run = run_piece,
+                                                   .ctx = &p});
 }
 
 /* ---- reference ----------------------------------------------------------------------------- */
@@ -450,7 +518,7 @@ const tess_op tess__op_adamw = {
     .n_in_min = 6,
     .n_in_max = 7,
     .attrs_bytes = sizeof(tess_adamw_options),
-    .flags = TESS_OP_EFFECT,
+    .flags = TESS_OP_EFFECT | TESS_OP_PAGES,
     .state_mask = 15 | 1u << NARROW,
     .infer = infer,
     .cpu = cpu,

@@ -3,6 +3,7 @@
  *
  *   x (n) f32 or bf16 -> y (1) f32; summed in double per chunk and over chunks in order.  Not
  *   differentiable.  Deterministic; one pass. */
+#include "tensor/pager.h"
 #include "tensor/parallel.h"
 
 tess_value tess_sumsq(tess_graph *g, tess_value x)
@@ -52,18 +53,62 @@ void tess__sumsq_pieces(tess_dtype t, const void *x, const tess_sum_piece *piece
     }
 }
 
+/* Chunks are summed a few at a time where x is paged. */
+typedef struct pass {
+    tess_dtype dtype;
+    const void *x;
+    double *partial;
+    tess_chunks c;
+    int64_t chunks; /* of a piece */
+} pass;
+
+static int64_t last_of(const pass *p, int64_t piece)
+{
+    const int64_t end = (piece + 1) * p->chunks;
+    return end < p->c.n ? end : p->c.n;
+}
+
+static int pages(const void *ctx, int64_t piece, tess_pages *out)
+{
+    const pass *p = ctx;
+    const tess_range first = tess__chunk(&p->c, piece * p->chunks);
+    const tess_range last = tess__chunk(&p->c, last_of(p, piece) - 1);
+    out[0] = (tess_pages){.at = tess__at(p->x, p->dtype, first.begin),
+                          .n_bytes = (size_t)(last.begin + last.n - first.begin) *
+                                     tess_dtype_bytes(p->dtype)};
+    return 1;
+}
+
+static void sum_piece(const void *ctx, int64_t piece)
+{
+    const pass *p = ctx;
+    const int64_t begin = piece * p->chunks, end = last_of(p, piece);
+#pragma omp parallel for schedule(static) if (end - begin > 1)
+    for (int64_t i = begin; i < end; i++) {
+        const tess_range r = tess__chunk(&p->c, i);
+        p->partial[i] = tess__sumsq(p->dtype, tess__at(p->x, p->dtype, r.begin), r.n);
+    }
+}
+
 static tess_status cpu(const tess_exec *e)
 {
-    const tess_dtype t = e->in[0].dtype;
-    const tess_chunks c = tess__chunks(tess_shape_count(&e->in[0].shape), 1);
-    double *partial = e->scratch, sum = 0;
-#pragma omp parallel for schedule(static) if (c.n > 1)
-    for (int64_t i = 0; i < c.n; i++) {
-        const tess_range r = tess__chunk(&c, i);
-        partial[i] = tess__sumsq(t, tess__at(e->in[0].data, t, r.begin), r.n);
+    pass p = {.dtype = e->in[0].dtype,
+              .x = e->in[0].data,
+              .partial = e->scratch,
+              .c = tess__chunks(tess_shape_count(&e->in[0].shape), 1)};
+    p.chunks = p.c.n > 0 ? p.c.n : 1;
+    if (tess__pager_has(e->pager, p.x)) {
+        const int64_t room = (int64_t)tess__pager_block(e->pager) * tess__pager_piece(e->pager, 1);
+        p.chunks = room / (p.c.rows_per * (int64_t)tess_dtype_bytes(p.dtype));
+        p.chunks = p.chunks > 0 ? p.chunks : 1;
     }
-    for (int64_t i = 0; i < c.n; i++) {
-        sum += partial[i];
+    TESS_TRY(tess__pager_pass(e->pager, &(tess_pass){.n = (p.c.n + p.chunks - 1) / p.chunks,
+                                                     .pages = pages,
+                                                     .run = sum_piece,
+                                                     .ctx = &p}));
+    double sum = 0;
+    for (int64_t i = 0; i < p.c.n; i++) {
+        sum += p.partial[i];
     }
     *(float *)e->out[0].data = (float)sum;
     return TESS_OK;
@@ -109,6 +154,7 @@ const tess_op tess__op_sumsq = {
     .n_in_min = 1,
     .n_in_max = 1,
     .n_out = 1,
+    .flags = TESS_OP_PAGES,
     .infer = infer,
     .prepare = prepare,
     .cpu = cpu,
