@@ -84,12 +84,17 @@ MPI_OFF := src/tensor/comm_$(if $(MPI_INC),none,mpi).c
 PMIX_INC := $(patsubst %/pmix_server.h,%,$(firstword $(wildcard /usr/lib/*/pmix2/include/pmix_server.h)))
 PMIX_OFF := src/tensor/job_pmix$(if $(PMIX_INC),_none).c
 $(BUILD)/obj/tensor/job_pmix.o: EXTRA_CFLAGS += -isystem $(PMIX_INC)
+# Sums between cards: NCCL is opened by name as well.
+NCCL_INC := $(patsubst %/nccl.h,%,$(firstword $(wildcard $(CUDA_HOME)/include/nccl.h)))
+NCCL_OFF := src/tensor/comm_nccl$(if $(NCCL_INC),_none).c
+$(BUILD)/obj/tensor/comm_nccl.o $(BUILD)/tests/tensor/test_nccl: EXTRA_CFLAGS += $(if $(NCCL_INC),-isystem $(NCCL_INC))
+$(BUILD)/tests/tensor/test_nccl: LDFLAGS += -rdynamic -Wl,--wrap=dlopen
 $(BUILD)/obj/tensor/comm_mpi.o: EXTRA_CFLAGS += -isystem $(MPI_INC)
 
 # One operator, one stem: the list of sources is read from the operator table.
 OPS     := $(shell sed -n 's/^TESS_OP(\([a-z0-9_]*\)).*/src\/tensor\/ops\/\1.c/p' src/tensor/ops.def 2>/dev/null)
 
-srcs     = $(if $(filter tensor,$1),$(OPS)) $(filter-out $(MPI_OFF) $(PMIX_OFF) $(if $(CUDA),$(CUDA_OFF),$(CUDA_C)),$(wildcard src/$1/*.c)) $(wildcard src/$1/*.cpp)
+srcs     = $(if $(filter tensor,$1),$(OPS)) $(filter-out $(MPI_OFF) $(PMIX_OFF) $(NCCL_OFF) $(if $(CUDA),$(CUDA_OFF),$(CUDA_C)),$(wildcard src/$1/*.c)) $(wildcard src/$1/*.cpp)
 objs     = $(patsubst src/%,$(BUILD)/obj/%.o,$(basename $(call srcs,$1)))
 CUDA_OBJS := $(if $(CUDA),$(patsubst src/%,$(BUILD)/obj/%.o,$(CUDA_UNITS)))
 

@@ -9,8 +9,10 @@
 #include "fusion/trainer.h"
 
 #include "fusion/lora.h"
+#include "tensor/comm.h"
 #include "tensor/fuse.h"
 #include "tensor/op.h"
+#include "tensor/plan.h"
 #include "vision/patch_dropout.h"
 
 #include <math.h>
@@ -504,6 +506,9 @@ tess_status tess_trainer_new(tess_model *m, const tess_trainer_options *o, tess_
         st = tess__cache_new(t, &t->cache);
     }
     st = st ? st : tess__trainer_build_update(t);
+    if (st == TESS_OK && tess_store_dtype(m->store, "grad") == TESS_F32) {
+        st = tess__cards_open(o->comm, tess__model_device(m)->remote, &t->cards);
+    }
     if (st) {
         tess_trainer_free(t);
         return st;
@@ -520,6 +525,7 @@ void tess_trainer_free(tess_trainer *t)
     for (int i = 0; i < TESS__STEP_PLANS; i++) {
         free_step_plan(&t->plans[i]);
     }
+    tess__cards_close(t->cards);
     tess_plan_free(t->update);
     tess_graph_free(t->update_graph);
     tess_readback_free(t->results);

@@ -65,7 +65,8 @@ struct tess_trainer {
     int32_t *kept;  /* (B,K'): rows of each picture that this step sees; NULL: all */
     float *teacher; /* (K*B,Z): the batch's, once for each slot */
     size_t cap_tokens, cap_positions, cap_teacher;
-    tess__cache *cache; /* NULL: each micro-step is whole */
+    struct tess_cards *cards; /* NULL: ranks send by way of the host */
+    tess__cache *cache;       /* NULL: each micro-step is whole */
     tess__ranks ranks;
     bool narrow; /* products read group "half", which the update writes */
     bool debug, profile;

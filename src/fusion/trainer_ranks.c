@@ -12,7 +12,9 @@
 #include "fusion/trainer.h"
 
 #include "fusion/model.h"
+#include "tensor/comm.h"
 #include "tensor/parallel.h"
+#include "tensor/plan.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -237,6 +239,15 @@ static tess_status reduce_gradients(const tess_trainer *t)
     return reduce_runs(t, grad);
 }
 
+/* Between cards, whole. */
+static tess_status reduce_on_card(const tess_trainer *t, const char *group, float *x, int64_t n)
+{
+    void *there = NULL;
+    TESS_TRY(tess__store_shadow(t->model->store, tess__model_device(t->model)->remote, group, x,
+                                (size_t)n * sizeof *x, &there));
+    return tess__cards_all_reduce(t->cards, there, n);
+}
+
 tess_status tess__ranks_reduce(const tess_trainer *t)
 {
     static const char *const groups[] = {"grad", "loss"};
@@ -244,6 +255,10 @@ tess_status tess__ranks_reduce(const tess_trainer *t)
     for (int64_t i = 0; tess__trainer_ranks(t) > 1 && i < TESS_COUNT(groups); i++) {
         int64_t n;
         float *x = tess_store_group(s, groups[i], &n);
+        if (t->cards) {
+            TESS_TRY(reduce_on_card(t, groups[i], x, n));
+            continue;
+        }
         TESS_TRY(tess_store_download(s, groups[i], "")); /* from a card */
         TESS_TRY(i == 0 ? reduce_gradients(t) : tess_comm_all_reduce(t->o.comm, x, TESS_F32, n));
         TESS_TRY(tess_store_upload(s, groups[i], ""));

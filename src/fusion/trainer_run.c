@@ -4,6 +4,8 @@
 #include "fusion/trainer.h"
 
 #include "fusion/model.h"
+#include "tensor/comm.h"
+#include "tensor/plan.h"
 #include "vision/patch_dropout.h"
 
 #include <math.h>
@@ -100,6 +102,7 @@ static tess_status take_newest(tess_trainer *t, float *out)
 {
     bool there = true;
     int64_t tag;
+    TESS_TRY(tess__cards_settle(t->cards));
     while (there) {
         TESS_TRY(tess_readback_read(t->results, true, out, &tag, &there));
     }
@@ -119,6 +122,7 @@ tess_status tess__trainer_bind(tess_trainer *t, tess__step_kind kind, const tess
 
 tess_status tess__trainer_run(const tess_trainer *t, tess_plan *plan)
 {
+    TESS_TRY(tess__cards_settle(t->cards)); /* features that meet wait for the card */
     return t->debug ? tess_plan_run_debug(plan) : tess_plan_run(plan);
 }
 
@@ -175,6 +179,7 @@ tess_status tess_trainer_read(tess_trainer *t, bool wait, tess_step_result *out)
     int64_t step = 0;
     bool there = true;
     *out = (tess_step_result){0};
+    TESS_TRY(wait ? tess__cards_settle(t->cards) : TESS_OK);
     for (int i = 0; i < TESS__RESULT_NUMBERS && there; i++) {
         TESS_TRY(tess_readback_read(t->results, wait || i > 0, &x[i], &step, &there));
     }

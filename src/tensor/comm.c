@@ -221,7 +221,7 @@ static tess_status fail_late(tess_comm *c, const char *what)
 }
 
 /* A collective that began does not end: some rank is stopped, gone or cut off within it. */
-static tess_status fail_within(tess_comm *c, const char *what)
+tess_status tess__comm_fail_within(tess_comm *c, const char *what)
 {
     char began[TESS_NOTE_BYTES];
     snprintf(began, sizeof began, "%.400s began on all ranks and did not end within %g s", what,
@@ -261,7 +261,7 @@ static tess_status exchange(tess_comm *c, const char *what, char *all)
     tess_status st = c->carrier->begin(c->self, &call);
     st = st ? st : wait_for(c, c->carrier->poll, c->seconds, &done);
     tess_free(counts);
-    return st || done ? st : fail_within(c, "comparing what ranks do");
+    return st || done ? st : tess__comm_fail_within(c, "comparing what ranks do");
 }
 
 /* "ranks disagree: rank 0 (..) barrier (#3), rank 1 (..) all_reduce of 4 f32 (#3)"; ranks that do
@@ -304,6 +304,16 @@ static tess_status meet(tess_comm *c, uint64_t hash, const char *what)
     return range[0] == range[1] ? TESS_OK : fail_apart(c, what);
 }
 
+static tess_status begin_call(tess_comm *c, const tess_call *call, char *out_what, size_t n_bytes)
+{
+    if (c->failed) {
+        return TESS_FAIL(TESS_COMM, "%s after a rank failed", names[call->kind]);
+    }
+    c->n_calls++;
+    print_call(c, call, out_what, n_bytes);
+    return meet(c, hash_call(c, call), out_what);
+}
+
 static int64_t wire(const tess_comm *c, const tess_call *call)
 {
     const int64_t width = is_sum(call) ? (int64_t)tess_dtype_bytes(call->dtype) : 1;
@@ -333,16 +343,19 @@ static tess_status run_call(tess_comm *c, const tess_call *call)
 {
     char what[TESS_NOTE_BYTES];
     bool done = false;
-    if (c->failed) {
-        return TESS_FAIL(TESS_COMM, "%s after a rank failed", names[call->kind]);
-    }
-    c->n_calls++;
-    print_call(c, call, what, sizeof what);
-    tess_status st = meet(c, hash_call(c, call), what);
+    tess_status st = begin_call(c, call, what, sizeof what);
     if (st == TESS_OK && call->kind != TESS_BARRIER) {
         st = is_sum(call) ? tess__comm_sum(c, call, &done) : tess__comm_carry(c, call, &done);
-        st = st || done ? st : fail_within(c, what);
+        st = st || done ? st : tess__comm_fail_within(c, what);
     }
+    c->failed = c->failed || st != TESS_OK;
+    c->wire_bytes += st ? 0 : wire(c, call);
+    return st;
+}
+
+tess_status tess__comm_meet(tess_comm *c, const tess_call *call, char *out_what, size_t n_bytes)
+{
+    const tess_status st = begin_call(c, call, out_what, n_bytes);
     c->failed = c->failed || st != TESS_OK;
     c->wire_bytes += st ? 0 : wire(c, call);
     return st;

@@ -3,6 +3,7 @@
 #ifndef TESSERA_TENSOR_COMM_H
 #define TESSERA_TENSOR_COMM_H
 
+#include "tensor/remote.h"
 #include "tessera/tensor.h"
 
 typedef enum tess_collective {
@@ -73,6 +74,22 @@ struct tess_comm {
 tess_status tess__comm_carry(tess_comm *c, const tess_call *call, bool *out_done);
 /* The same for TESS_ALL_REDUCE and TESS_REDUCE_SCATTER: comm_sum.c. */
 tess_status tess__comm_sum(tess_comm *c, const tess_call *call, bool *out_done);
+
+/* Before a call that another carrier does: all ranks are about to do it.  *out_what names it. */
+tess_status tess__comm_meet(tess_comm *c, const tess_call *call, char *out_what, size_t n_bytes);
+/* The error of what began and did not end, with who may be why. */
+tess_status tess__comm_fail_within(tess_comm *c, const char *what);
+
+/* comm_nccl.c: sums between cards.  *out NULL: ranks share cards, or one has no NCCL
+ * (libnccl.so.2), and all send by way of the host; comm_nccl_none.c where nccl.h was not found. */
+typedef struct tess_cards tess_cards;
+TESS_MUST_USE tess_status tess__cards_open(tess_comm *c, const tess_remote *r, tess_cards **out);
+/* x (n) f32 of the card's memory = the sum of all ranks' x, for what the working lane is given
+ * next; waits for the one before, not for this. */
+TESS_MUST_USE tess_status tess__cards_all_reduce(tess_cards *k, float *x, int64_t n);
+/* Waits for the sum that is under way: before anything that waits for the card without a limit. */
+TESS_MUST_USE tess_status tess__cards_settle(tess_cards *k);
+void tess__cards_close(tess_cards *k);
 
 /* comm_mpi.c: what mpirun or srun started.  TESS_COMM with what to install; comm_none.c where the
  * program was built without mpi.h. */

@@ -183,6 +183,24 @@ static void *stream(void)
     return card.lane[TESS_LANE_WORK];
 }
 
+static void *handle(tess_lane which)
+{
+    return card.lane[which];
+}
+
+static tess_status sum_rows(tess_lane which, float *sum, const float *x, int64_t n, int64_t width)
+{
+    tess__cuda_sum_rows(sum, x, n, width, card.lane[which]);
+    return check(cudaGetLastError(), "sum over ranks");
+}
+
+static tess_status name_card(char *out, size_t n_bytes)
+{
+    int chosen = 0;
+    TESS_TRY(check(cudaGetDevice(&chosen), "asking the card"));
+    return check(cudaDeviceGetPCIBusId(out, (int)n_bytes, chosen), "asking the card");
+}
+
 tess_status tess__cuda_launched(const char *what)
 {
     return check(cudaGetLastError(), what);
@@ -273,6 +291,9 @@ tess_status tess_device_cuda(const tess_device **out)
         .replay = replay,
         .forget = forget,
         .stream = stream,
+        .lane = handle,
+        .sum_rows = sum_rows,
+        .name_card = name_card,
     };
     static const tess_device device = {.name = "cuda", .computes = true, .remote = &remote};
     *out = NULL;

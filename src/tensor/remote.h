@@ -11,7 +11,7 @@
 #include "tensor/cuda.h"
 
 /* Queues that a device works on at the same time. */
-typedef enum tess_lane { TESS_LANE_WORK, TESS_LANE_COPY, TESS_N_LANES } tess_lane;
+typedef enum tess_lane { TESS_LANE_WORK, TESS_LANE_COPY, TESS_LANE_COMM, TESS_N_LANES } tess_lane;
 
 typedef struct tess_remote {
     tess_status (*alloc)(size_t n_bytes, void **out); /* 256-byte aligned; TESS_NOMEM */
@@ -39,6 +39,11 @@ typedef struct tess_remote {
     tess_status (*replay)(void *recording);
     void (*forget)(void *recording);
     void *(*stream)(void);
+    /* For carriers between cards: a lane's handle, sum (width) = the rows of x (n,width) in their
+     * order, f32, queued, and what this card alone is called on this host. */
+    void *(*lane)(tess_lane lane);
+    tess_status (*sum_rows)(tess_lane lane, float *sum, const float *x, int64_t n, int64_t width);
+    tess_status (*name_card)(char *out, size_t n_bytes);
 } tess_remote;
 
 /* Copies on one device of runs of host memory. */

@@ -272,6 +272,12 @@ cudaError_t cudaGetLastError(void)
     return e;
 }
 
+cudaError_t cudaDeviceGetPCIBusId(char *out, int bytes, int device)
+{
+    snprintf(out, static_cast<size_t>(bytes), "0000:%02x:00.0", device);
+    return cudaSuccess;
+}
+
 cudaError_t cudaGetDeviceCount(int *n)
 {
     *n = 1;
