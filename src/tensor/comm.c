@@ -486,7 +486,7 @@ static tess_status gather_places(tess_comm *c)
     int64_t *counts = tess_alloc_array((size_t)c->size, sizeof *counts);
     tess_status st = c->places && counts ? TESS_OK : TESS_NOMEM;
     if (st == TESS_OK) {
-        tess_place here = {.pid = getpid()};
+        tess_rank_place here = {.pid = getpid()};
         gethostname(here.host, sizeof here.host - 1);
         for (int r = 0; r < c->size; r++) {
             counts[r] = (int64_t)sizeof here;

@@ -52,10 +52,10 @@ typedef struct tess_carrier {
 enum { TESS_NOTE_BYTES = 512, TESS_HOST_BYTES = 64 };
 
 /* Where a rank is; gathered when the job begins. */
-typedef struct tess_place {
+typedef struct tess_rank_place {
     char host[TESS_HOST_BYTES];
     int64_t pid;
-} tess_place;
+} tess_rank_place;
 
 struct tess_comm {
     const tess_carrier *carrier; /* NULL: alone */
@@ -63,9 +63,9 @@ struct tess_comm {
     int rank, size;
     double seconds;
     int64_t n_calls, wire_bytes;
-    tess_place *places;   /* (R) */
-    struct tess_job *job; /* NULL: mpirun or srun keeps it */
-    uint8_t *scratch;     /* of sums */
+    tess_rank_place *places; /* (R) */
+    struct tess_job *job;    /* NULL: mpirun or srun keeps it */
+    uint8_t *scratch;        /* of sums */
     size_t cap_scratch;
     bool failed;
 };
