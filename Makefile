@@ -229,6 +229,7 @@ $(foreach f,$(FLOORS),$(eval $(call fuzz_rule,$f)))
 fuzz: $(FUZZ)
 
 # The benches' programs: bench/<name>.c, each linked with one floor's archives.
+BENCH_checkpoint := train
 BENCH_contrast := fusion
 BENCH_adamw    := tensor
 BENCH_decode   := vision

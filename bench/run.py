@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 
+import checkpoint_rate
 import common
 import contrast_rate
 import inference_rate
@@ -154,7 +155,8 @@ def lora(context):
 BENCHES = {'train': train_rate.bench, 'inference': inference_rate.bench,
            'sentence': sentence_rate.bench, 'decode': decode,
            'tokenize': tokenize, 'search': search, 'quality': quality, 'repeat': repeat,
-           'lora': lora, 'contrast': contrast_rate.bench, 'plan': plan_predictions.bench}
+           'lora': lora, 'contrast': contrast_rate.bench, 'plan': plan_predictions.bench,
+           'checkpoint': checkpoint_rate.bench}
 
 
 def main():

@@ -23,7 +23,7 @@
 enum {
     PAGE = 4096,             /* of the file: what direct writing keeps to */
     MEMORY_BOUND = 512,      /* where the disk's memory may begin */
-    PIECE_BYTES = 1 << 20,   /* half of a processor's second cache */
+    PIECE_BYTES = 4 << 20,   /* a call */
     DIRECT_BYTES = 64 << 10, /* at least: below it a call costs more than the copy */
 };
 

@@ -158,7 +158,7 @@ tess_status tess_checkpoint_save(tess_model *m, const tess_train_state *s,
                                  const char *checkpoints_dir, const char *name)
 {
     tess_saver *saver = NULL;
-    TESS_TRY(tess__saver_new(&(tess_saver_options){0}, &saver));
+    TESS_TRY(tess__saver_new(&(tess_saver_options){.hurried = true}, &saver));
     tess_status st = tess__checkpoint_start(saver, m, s, checkpoints_dir, name, NULL);
     st = st ? st : tess__saver_end(saver, true);
     tess__saver_free(saver);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A job is cut into pieces in the order of its files.  Two threads write them from where they lie:
- * while one waits for the disk, the other sums the next piece.  Before an update the main thread
- * settles: it takes what is not written yet, from the end, and copies it aside with all its
- * threads; writers go on with originals from the beginning, and with copies when there are no more
- * originals. Where the disk is done within one forward and backward pass, as it is with models that
- * fit a machine, nothing is ever copied.
+/* A job is cut into pieces in the order of its files.  Three threads write them from where they
+ * lie: while two wait for the disk, which is fastest so, the third sums the next piece.  Before an
+ * update the main thread settles: it takes what is not written yet, from the end, and copies it
+ * aside with all its threads; writers go on with originals from the beginning, and with copies when
+ * there are no more originals. Where the disk is done within one forward and backward pass, as it
+ * is with models that fit a machine, nothing is ever copied.
  *
  * Forking the process, whose pages would be copied on write, was no choice: MPI and OpenMP forbid
  * what a child would have to do, and each page that an update touches costs a fault. */
@@ -20,7 +20,7 @@
 
 enum {
     PIECE_BYTES = 4 << 20,
-    N_WRITERS = 2,
+    N_WRITERS = 3,
     NICE = 10, /* of the writers: behind the step's threads, not behind everything */
     MESSAGE_BYTES = 1024,
 };
@@ -175,9 +175,11 @@ static tess_status cut_job(tess_saver *s)
 
 /* ---- writing ------------------------------------------------------------------------------- */
 
-static void be_nice(void)
+static void be_nice(const tess_saver *s)
 {
-    setpriority(PRIO_PROCESS, (id_t)gettid(), NICE); /* of this thread; may fail */
+    if (!s->o.hurried) {
+        setpriority(PRIO_PROCESS, (id_t)gettid(), NICE); /* of this thread; may fail */
+    }
 }
 
 static void fail(tess_saver *s, tess_status st)
@@ -254,7 +256,7 @@ static void *write_pieces(void *ctx)
 
 static void *help(void *ctx)
 {
-    be_nice();
+    be_nice(ctx);
     return write_pieces(ctx);
 }
 
@@ -321,7 +323,7 @@ static void *run(void *ctx)
 
 static void *run_nicely(void *ctx)
 {
-    be_nice();
+    be_nice(ctx);
     return run(ctx);
 }
 
@@ -483,7 +485,8 @@ void tess__saver_settle(tess_saver *s)
 tess_saver_stats tess__saver_stats(tess_saver *s)
 {
     pthread_mutex_lock(&s->lock);
-    const tess_saver_stats stats = s->stats;
+    tess_saver_stats stats = s->stats;
+    stats.running = s->running;
     pthread_mutex_unlock(&s->lock);
     return stats;
 }

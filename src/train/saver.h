@@ -32,6 +32,7 @@ typedef struct tess_saver_job {
 
 typedef struct tess_saver_options {
     size_t copy_bytes;  /* at most, of copies; 0: none, so that settling waits for the disk */
+    bool hurried;       /* writers that are waited for: not behind other threads */
     size_t piece_bytes; /* 0: 4 MiB; what a thread writes at a time, and the unit of copies */
 } tess_saver_options;
 
@@ -50,6 +51,7 @@ void tess__saver_free(tess_saver *s);
 
 /* What settling came to since the saver was made. */
 typedef struct tess_saver_stats {
+    bool running;                       /* a job is under way */
     int64_t n_copied;                   /* pieces */
     double settle_seconds, job_seconds; /* the latter of the last job that ended */
 } tess_saver_stats;
