@@ -5,6 +5,7 @@ user sees names who or what it was.
 
 File systems are mounted, so this runs in a mount namespace of its own (own_mounts).
 """
+import json
 import os
 import re
 import shutil
@@ -42,6 +43,11 @@ class Place:
         self.work, self.n_ranks, self.flags, self.dice = work, n_ranks, flags, dice
         self.n = 0
         self.base = None
+        with open(f"{work}/model.json", encoding="utf-8") as f:
+            model = json.load(f)
+        model["model_cfg"]["text_cfg"]["layers"] += 1
+        with open(f"{work}/other.json", "w", encoding="utf-8") as f:
+            json.dump(model, f)
 
     def name(self):
         self.n += 1
@@ -159,7 +165,7 @@ def short(place):
 
 OTHERS = (("--wd", "0.3"), ("--lr", "1e-3"), ("--seed", "2"), ("--steps", "13"),
           ("--skip-outliers", "6"), ("--captions-per-image", "2"), ("--grad-clip-norm", "1"),
-          ("--beta1", "0.8"), ("--model", "bert.json"))
+          ("--beta1", "0.8"), ("--model", "other.json"))
 
 
 def config(place):

@@ -172,6 +172,11 @@ static void test_after(void **state)
     for (int i = 0; i < LAST; i++) {
         assert_int_equal(take(&t, 1, 2), TESS_SKIP_NOT);
     }
+    for (int i = 0; i < LAST; i++) {
+        assert_int_equal(take(&t, i % 2 ? NAN : INFINITY, 2), TESS_SKIP_LOSS); /* not kept */
+    }
+    assert_int_equal(take(&t, 1, 2), TESS_SKIP_NOT);
+    assert_int_equal(take(&t, 1.07f, 2), TESS_SKIP_HIGH_LOSS);
     int n = 0;
     while (take(&t, 5, 2) != TESS_SKIP_NOT) {
         n++;
