@@ -285,7 +285,7 @@ static const struct {
 static int run_rank(const char *name)
 {
     tess_comm *c = NULL;
-    const double seconds = strncmp(name, "stop", 4) == 0 ? LIMIT : 60;
+    const double seconds = strncmp(name, "stop", 4) == 0 ? LIMIT : strcmp(name, "stray") ? 60 : 5;
     if (tess_comm_open(&(tess_comm_options){.seconds = seconds}, &c) != TESS_OK) {
         printf("open: %s\n", tess_error());
         return 3;
