@@ -483,6 +483,7 @@ static bool done(const tess_run *r)
 static tess_status train_loop(tess_run *r)
 {
     r->started = r->window_start = tess_seconds();
+    r->window_wire = r->o.comm ? tess_comm_wire_bytes(r->o.comm) : 0;
     bool stop = false;
     TESS_TRY(end_epoch(r)); /* of the session before */
     TESS_TRY(tess__run_share_clock(r, &stop));

@@ -136,6 +136,9 @@ class Campaign:
             self.count["runs"] += 1
             found = results(self.work, name, self.steps) if tiny.failed == 0 else {}
             apart = [k for k in self.straight if found.get(k) != self.straight[k]]
+            if "logged" in apart:
+                apart += [(a, b) for a, b in zip(found.get("logged", []), self.straight["logged"])
+                          if a != b][:2]
             same = tiny.check(f"{name}: the bytes of the undisturbed job", not apart,
                               (apart, self.count))
             self.count["wrong_bytes"] += not same
