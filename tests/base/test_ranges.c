@@ -13,7 +13,7 @@
 
 #include "tessera/base.h"
 
-enum { N_BYTES = (3 << 20) + 777, N_WRITERS = 2, N_THREADS = 3, N_CUTS = 40 };
+enum { N_BYTES = (5 << 20) + 777, N_WRITERS = 2, N_THREADS = 3, N_CUTS = 40 };
 
 static char root[64];
 static uint8_t *content;
