@@ -418,6 +418,8 @@ void tess_trainer_debug(tess_trainer *t, bool on);
 double tess_trainer_flops(const tess_trainer *t);  /* of the last micro-step, by the plan */
 size_t tess_trainer_memory(const tess_trainer *t); /* arena bytes now */
 size_t tess_trainer_states(const tess_trainer *t); /* weights, gradients, masters and moments */
+/* Whether ranks hold parts of what a checkpoint is made of; the model is then for no other use. */
+bool tess_trainer_shards(const tess_trainer *t);
 /* What a trainer holds on this rank, in bytes, and what its plans cost. */
 typedef struct tess_trainer_account {
     int64_t n_params; /* of the model */
@@ -433,6 +435,8 @@ typedef struct tess_trainer_account {
 TESS_MUST_USE tess_status tess_trainer_account_for(tess_trainer *t, int64_t n_tokens,
                                                    tess_trainer_account *out);
 void tess_trainer_account_deinit(tess_trainer_account *a);
+/* The states' bytes alone, of what is in this rank's store; the rest of *out stays as it is. */
+void tess_trainer_count_states(const tess_trainer *t, tess_trainer_account *out);
 double tess_trainer_logit_scale(const tess_trainer *t);
 void tess_trainer_profile(tess_trainer *t, bool on);
 void tess_trainer_print_profile(const tess_trainer *t, tess_buf *out);

@@ -19,7 +19,8 @@ typedef struct cli_train_values {
     const char *memory_limit, *offload_dir;
     const char *lora_target, *lora_names;
     const char *distill_text, *distill_language, *distill_loss;
-    int64_t lora_rank;
+    const char *grad_dtype;
+    int64_t lora_rank, zero;
     double lora_alpha, rank_timeout;
     bool rslora;
     bool stochastic_rounding;

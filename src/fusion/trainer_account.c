@@ -100,7 +100,7 @@ size_t tess_trainer_states(const tess_trainer *t)
     return sum;
 }
 
-static void count_states(const tess_trainer *t, tess_trainer_account *out)
+void tess_trainer_count_states(const tess_trainer *t, tess_trainer_account *out)
 {
     const tess_store *s = t->model->store;
     const size_t param = group_bytes(s, "param"), half = group_bytes(s, "half");
@@ -173,7 +173,7 @@ tess_status tess_trainer_account_for(tess_trainer *t, int64_t n_tokens, tess_tra
     if (st == TESS_OK) {
         widen(t->update, out);
         out->wire = t->o.comm ? tess_comm_bytes(t->o.comm) : 0;
-        count_states(t, out);
+        tess_trainer_count_states(t, out);
         st = tess_plan_costs(t->update, &out->update, &out->n_update);
     }
     if (st) {

@@ -59,6 +59,11 @@ tess__sharding tess__trainer_sharding(const tess_trainer *t)
                             .wire = t->o.grad_dtype};
 }
 
+bool tess_trainer_shards(const tess_trainer *t)
+{
+    return t && stage(t) > 0;
+}
+
 /* ---- states -------------------------------------------------------------------------------- */
 
 bool tess__trainer_splits(const tess_trainer *t, const char *group)

@@ -122,12 +122,12 @@ static tess_status describe(tess_model *m, saving *s)
     return TESS_OK;
 }
 
-tess_status tess__checkpoint_start(tess_saver *saver, tess_model *m, const tess_train_state *state,
-                                   const char *checkpoints_dir, const char *name,
-                                   const char *previous)
+static tess_status make_saving(tess_model *m, const tess_train_state *state,
+                               const char *checkpoints_dir, const char *name, const char *previous,
+                               saving **out)
 {
-    TESS_TRY(tess__saver_end(saver, true));
     saving *s = tess_alloc(sizeof *s);
+    *out = s;
     if (!s) {
         return TESS_NOMEM;
     }
@@ -138,20 +138,136 @@ tess_status tess__checkpoint_start(tess_saver *saver, tess_model *m, const tess_
     s->tmp = tess_format("%s/%s.tmp", checkpoints_dir, name);
     s->previous = previous ? tess_strdup(previous) : NULL;
     const bool named = s->name && s->dir && s->tmp && (s->previous || !previous);
+    tess_status st = named ? tess_dir_make(checkpoints_dir) : TESS_NOMEM;
+    st = st ? st : describe(m, s);
+    return named ? name_failure(s, st) : st;
+}
+
+tess_status tess__checkpoint_start(tess_saver *saver, tess_model *m, const tess_train_state *state,
+                                   const char *checkpoints_dir, const char *name,
+                                   const char *previous)
+{
+    saving *s = NULL;
+    TESS_TRY(tess__saver_end(saver, true));
+    const tess_status st = make_saving(m, state, checkpoints_dir, name, previous, &s);
+    if (st) {
+        free_saving(s);
+        return st;
+    }
     const tess_saver_job job = {.files = s->files,
                                 .n_files = N_FILES,
                                 .before = before_files,
                                 .after = after_files,
                                 .free = free_saving,
                                 .ctx = s};
-    tess_status st = named ? tess_dir_make(checkpoints_dir) : TESS_NOMEM;
-    st = st ? st : describe(m, s);
+    return tess__saver_start(saver, &job);
+}
+
+/* ---- by all ranks -------------------------------------------------------------------------- */
+
+/* The store's group and entry that a tensor of a file is: "m/NAME" and "v/NAME", or NAME. */
+static tess_held held_of(const tess_store *s, const char *tensor)
+{
+    for (int i = 0; i < TESS_COUNT(moment_groups); i++) {
+        const size_t n = strlen(moment_groups[i]);
+        if (strncmp(tensor, moment_groups[i], n) == 0 && tensor[n] == '/') {
+            return tess_store_held(s, moment_groups[i], tensor + n + 1);
+        }
+    }
+    return tess_store_held(s, "param", tensor);
+}
+
+/* This rank's ranges; what all hold whole, and the header, are the first rank's. */
+static tess_status write_ranges(const tess_comm *comm, const saving *s, const tess_saver_file *f,
+                                const tess_tensors_layout *l, tess_range_writer *w)
+{
+    const bool first = tess_comm_rank(comm) == 0;
+    TESS_TRY(first ? tess_range_writer_write(w, 0, l->header.data, l->header.n_bytes) : TESS_OK);
+    for (int64_t i = 0; i < f->n; i++) {
+        const tess_held h = held_of(tess_model_store(s->model), f->tensors[i].name);
+        if (h.split || first) {
+            const int64_t width = sizeof(float);
+            TESS_TRY(tess_range_writer_write(w, l->begin[i] + h.begin * width, f->tensors[i].data,
+                                             (size_t)((h.end - h.begin) * width)));
+        }
+    }
+    return TESS_OK;
+}
+
+/* All ranks' sums of a file, and on each what the whole file's is. */
+static tess_status join_sums(tess_comm *comm, const tess_range_sum *mine, size_t n_mine,
+                             tess_saver_file *f)
+{
+    const int ranks = tess_comm_size(comm);
+    const int64_t width = sizeof *mine, n_bytes = (int64_t)n_mine * width;
+    int64_t *counts = tess_alloc_array((size_t)ranks * 2, sizeof *counts), n = 0;
+    if (!counts) {
+        return TESS_NOMEM;
+    }
+    for (int r = 0; r < ranks; r++) {
+        counts[ranks + r] = sizeof *counts;
+    }
+    tess_status st = tess_comm_all_gather(comm, &n_bytes, counts + ranks, counts);
+    for (int r = 0; st == TESS_OK && r < ranks; r++) {
+        n += counts[r] / width;
+    }
+    tess_range_sum *all = tess_alloc_array((size_t)n + 1, sizeof *all);
+    st = st ? st : all ? tess_comm_all_gather(comm, mine, counts, all) : TESS_NOMEM;
+    st = st ? st : tess_range_sums_whole(all, (size_t)n, f->n_bytes, &f->crc);
+    tess_free(all);
+    tess_free(counts);
+    return st;
+}
+
+/* The first rank makes the file, then all fill it. */
+static tess_status fill_file(tess_comm *comm, const saving *s, tess_saver_file *f,
+                             const tess_tensors_layout *l)
+{
+    const bool first = tess_comm_rank(comm) == 0;
+    tess_range_writer *w = NULL;
+    tess_range_sum *sums = NULL;
+    size_t n = 0;
+    f->n_bytes = l->n_bytes;
+    tess_status st = first ? tess_range_writer_open(f->path, l->n_bytes, true, &w) : TESS_OK;
+    st = st ? st : tess_comm_barrier(comm);
+    st = st || first ? st : tess_range_writer_open(f->path, l->n_bytes, false, &w);
+    st = st ? st : write_ranges(comm, s, f, l, w);
     if (st) {
-        st = named ? name_failure(s, st) : st;
-        free_saving(s);
+        tess_range_writer_abort(w);
         return st;
     }
-    return tess__saver_start(saver, &job);
+    TESS_TRY(tess_range_writer_close(w, &sums, &n));
+    st = join_sums(comm, sums, n, f);
+    tess_free(sums);
+    return st;
+}
+
+static tess_status save_together(tess_comm *comm, saving *s)
+{
+    const bool first = tess_comm_rank(comm) == 0;
+    TESS_TRY(first ? before_files(s) : TESS_OK);
+    for (int i = 0; i < N_FILES; i++) {
+        tess_saver_file *f = &s->files[i];
+        tess_tensors_layout l = {0};
+        TESS_TRY(tess_tensors_plan(f->tensors, f->n, f->metadata, f->n_metadata, &l));
+        const tess_status st = fill_file(comm, s, f, &l);
+        tess_tensors_layout_deinit(&l);
+        TESS_TRY(st);
+    }
+    TESS_TRY(first ? publish(s) : TESS_OK);
+    return tess_comm_barrier(comm);
+}
+
+tess_status tess__checkpoint_save_together(tess_comm *comm, tess_model *m,
+                                           const tess_train_state *state,
+                                           const char *checkpoints_dir, const char *name,
+                                           const char *previous)
+{
+    saving *s = NULL;
+    tess_status st = make_saving(m, state, checkpoints_dir, name, previous, &s);
+    st = st ? st : name_failure(s, save_together(comm, s));
+    free_saving(s);
+    return st;
 }
 
 tess_status tess_checkpoint_save(tess_model *m, const tess_train_state *s,

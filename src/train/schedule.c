@@ -92,6 +92,9 @@ tess_status tess__settings_hash(const tess_train_options *o, const tess_model *m
         if (o->accum_freq > 1) {
             tess_hash128_add(s, "one loss", strlen("one loss")); /* over all batches of an update */
         }
+        if (o->grad_dtype != TESS_F32) {
+            tess_hash128_add(s, "grad_dtype", strlen("grad_dtype"));
+        }
         if (o->stochastic_rounding) {
             tess_hash128_add(s, "stochastic_rounding", strlen("stochastic_rounding"));
         }

@@ -152,6 +152,8 @@ tess_status tess__run_open_trainer(tess_run *r, tess_recompute recompute)
                               .lock_text = o->lock_text,
                               .raw_pictures = sends_raw(r),
                               .comm = o->comm,
+                              .zero = o->zero,
+                              .grad_dtype = o->grad_dtype,
                               .distill = distill_of(o),
                               .patch_dropout = o->patch_dropout,
                               .stochastic_rounding = o->stochastic_rounding,
@@ -280,7 +282,6 @@ static tess_status resume(tess_run *r)
     }
     st = st ? st : check_state(r, dir);
     st = st ? st : tess__run_send_recent(r, dir);
-    st = st ? st : tess_trainer_sync(r->trainer, r->state.step - r->state.n_skipped);
     st = st ? st : tess_loader_seek(r->loader, r->state.counter);
     r->elapsed_before = r->state.elapsed;
     r->skipped_before = r->state.n_skipped;
@@ -299,6 +300,9 @@ static tess_status open_run(tess_run *r)
     st = st ? st : resume(r);
     st = st ? st : tess__memory_divide(r);
     TESS_TRY(tess__run_begin_together(r, st));
+    /* Where ranks shard, one of all of them. */
+    TESS_TRY(r->last_checkpoint ? tess_trainer_sync(r->trainer, r->state.step - r->state.n_skipped)
+                                : TESS_OK);
     if (r->rank > 0) {
         return TESS_OK;
     }
@@ -461,10 +465,12 @@ static tess_status end_epoch(tess_run *r)
         r->state.loss_sum = 0;
         r->state.n_loss = 0;
     }
-    if (r->rank == 0 && r->o.val_data && r->o.val_frequency > 0 &&
-        epoch % r->o.val_frequency == 0 && r->evaluated_step != r->state.step) {
+    const bool due = r->o.val_data && r->o.val_frequency > 0 && epoch % r->o.val_frequency == 0 &&
+                     r->evaluated_step != r->state.step;
+    const bool shards = tess_trainer_shards(r->trainer);
+    if (shards || (r->rank == 0 && due)) {
         /* Interrupted, it is made up for when the run goes on: all ranks have yet to stop. */
-        const tess_status st = tess__run_evaluate(r);
+        const tess_status st = shards ? tess__run_evaluate_together(r, due) : tess__run_evaluate(r);
         TESS_TRY(st == TESS_CANCELLED ? TESS_OK : st);
     }
     if (r->o.seconds > 0 || epoch % r->o.save_frequency != 0) {
@@ -526,6 +532,7 @@ static tess_status finish(tess_run *r)
     if (r->o.profile) {
         log_profile(r->trainer);
     }
+    TESS_TRY(tess_trainer_shards(r->trainer) ? tess__run_take_whole(r) : TESS_OK);
     TESS_TRY(tess__run_save_results(r));
     bool evaluated = r->evaluated_step == r->state.step;
     return r->o.val_data && !evaluated ? tess__run_evaluate(r) : tess_report_write(r->o.run_dir);

@@ -110,6 +110,12 @@ TESS_MUST_USE tess_status tess__run_open_trainer(tess_run *r, tess_recompute rec
 TESS_MUST_USE tess_status tess__run_log_start(tess_run *r);
 /* Retrieval on the validation data: to the metrics, the log and the report. */
 TESS_MUST_USE tess_status tess__run_evaluate(tess_run *r);
+/* The same, called by all ranks, of a model of which each holds a part; rank 0 decides whether it
+ * is `due`. */
+TESS_MUST_USE tess_status tess__run_evaluate_together(tess_run *r, bool due);
+/* Rank 0, when training is over: takes the whole model from the last checkpoint in place of a part.
+ */
+TESS_MUST_USE tess_status tess__run_take_whole(tess_run *r);
 /* Finds the last step with results: a run that stopped between a checkpoint and its evaluation
  * makes up for it, once. */
 TESS_MUST_USE tess_status tess__run_find_evaluated(tess_run *r);
@@ -132,6 +138,12 @@ TESS_MUST_USE tess_status tess__checkpoint_start(tess_saver *saver, tess_model *
                                                  const tess_train_state *state,
                                                  const char *checkpoints_dir, const char *name,
                                                  const char *previous);
+/* The same by all ranks of a trainer that shards, each of which writes its own ranges into the
+ * files; returns when it is whole. */
+TESS_MUST_USE tess_status tess__checkpoint_save_together(tess_comm *comm, tess_model *m,
+                                                         const tess_train_state *state,
+                                                         const char *checkpoints_dir,
+                                                         const char *name, const char *previous);
 /* In two moves, so that what a kill leaves is no damaged checkpoint but a leftover. */
 TESS_MUST_USE tess_status tess__checkpoint_remove(const char *dir);
 /* Removes what killed saves left. */

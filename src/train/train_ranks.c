@@ -47,18 +47,23 @@ static tess_status hash_data(const tess_dataset *ds, char out[33])
     return st;
 }
 
+/* Of what ranks hold in parts no two have the same. */
 static tess_status hash_weights(const tess_model *m, char out[33])
 {
     static const char *const groups[] = {"param", "lora"};
+    const tess_store *s = tess_model_store(m);
     tess_hash128_state *h = tess_hash128_new();
     if (!h) {
         return TESS_NOMEM;
     }
-    for (int64_t i = 0; i < TESS_COUNT(groups); i++) {
-        int64_t n = 0;
-        const float *x = tess_store_group(tess_model_store(m), groups[i], &n);
-        if (x) {
-            tess_hash128_add(h, x, (size_t)n * sizeof *x);
+    for (int64_t k = 0; k < TESS_COUNT(groups); k++) {
+        for (int64_t i = 0; i < tess_store_n_entries(s, groups[k]); i++) {
+            float *x;
+            tess_shape shape;
+            const char *name = tess_store_entry(s, groups[k], i, &x, &shape);
+            if (x && !tess_store_held(s, groups[k], name).split) {
+                tess_hash128_add(h, x, (size_t)tess_shape_count(&shape) * sizeof *x);
+            }
         }
     }
     tess_hash128_finish(h, out);
@@ -71,8 +76,9 @@ static tess_status compare(const tess_run *r)
     char what[256], data[33], weights[33];
     TESS_TRY(hash_data(r->data, data));
     TESS_TRY(hash_weights(r->model, weights));
-    snprintf(what, sizeof what, "step %lld, options and model %.32s, data %.16s, weights %.16s",
-             (long long)r->state.step, r->state.settings, data, weights);
+    snprintf(what, sizeof what,
+             "step %lld, options and model %.32s, ZeRO %d, data %.16s, weights %.16s",
+             (long long)r->state.step, r->state.settings, r->o.zero, data, weights);
     return tess_comm_agree(r->o.comm, what, (uint64_t)r->state.step);
 }
 

@@ -81,6 +81,23 @@ static void write_params(const tess_train_options *o, const tess_model *m, tess_
     tess_json_end_object(w);
 }
 
+/* What a rank holds of a training's states. */
+static tess_status log_states(tess_run *r)
+{
+    tess_trainer_account a = {0};
+    if (r->n_ranks == 1) {
+        return TESS_OK;
+    }
+    tess_trainer_count_states(r->trainer, &a);
+    return tess_metrics_log(
+        r->metrics, TESS_LOG_INFO,
+        "%d ranks, ZeRO stage %d; rank 0 holds %.1f MB: weights %.1f, gradients "
+        "%.1f, masters %.1f, moments %.1f",
+        r->n_ranks, r->o.zero, (double)tess_trainer_states(r->trainer) * 1e-6,
+        (double)a.weights * 1e-6, (double)a.gradients * 1e-6, (double)a.masters * 1e-6,
+        (double)a.moments * 1e-6);
+}
+
 tess_status tess__run_log_start(tess_run *r)
 {
     tess_buf b = {0};
@@ -107,7 +124,7 @@ tess_status tess__run_log_start(tess_run *r)
         st = tess_metrics_log(r->metrics, TESS_LOG_INFO, "%s", r->memory_note);
     }
     tess_buf_deinit(&b);
-    return st;
+    return st ? st : log_states(r);
 }
 
 /* ---- evaluations --------------------------------------------------------------------------- */

@@ -15,8 +15,11 @@ static tess_status save_as(tess_run *r, char *dir, const char *name)
         return TESS_OK;
     }
     const char *previous = r->o.delete_previous_checkpoint ? r->last_checkpoint : NULL;
-    tess_status st =
-        tess__checkpoint_start(r->saver, r->model, &r->state, r->checkpoints_dir, name, previous);
+    tess_status st = tess_trainer_shards(r->trainer)
+                         ? tess__checkpoint_save_together(r->o.comm, r->model, &r->state,
+                                                          r->checkpoints_dir, name, previous)
+                         : tess__checkpoint_start(r->saver, r->model, &r->state, r->checkpoints_dir,
+                                                  name, previous);
     /* The room for states that come and go is the writers' now. */
     st = st || !r->pager ? st : tess__saver_end(r->saver, true);
     if (st) {
@@ -31,11 +34,11 @@ static tess_status save_as(tess_run *r, char *dir, const char *name)
 tess_status tess__run_save(tess_run *r, const char *name)
 {
     TESS_TRY(tess__run_take_results(r, true));
-    if (r->rank > 0) {
+    if (r->rank > 0 && !tess_trainer_shards(r->trainer)) {
         return TESS_OK;
     }
     r->state.elapsed = r->o.seconds > 0 ? r->elapsed_before + tess_seconds() - r->started : 0;
-    TESS_TRY(tess_metrics_sync(r->metrics));
+    TESS_TRY(r->rank == 0 ? tess_metrics_sync(r->metrics) : TESS_OK);
     TESS_TRY(tess__run_fetch_recent(r));
     char *dir = tess_format("%s/%s", r->checkpoints_dir, name);
     return dir ? save_as(r, dir, name) : TESS_NOMEM;
@@ -57,6 +60,50 @@ tess_status tess__run_let_change(tess_run *r)
         tess__saver_settle(r->saver);
     }
     return r->saver ? tess__saver_end(r->saver, false) : TESS_OK;
+}
+
+/* ---- what ranks hold in parts, whole ------------------------------------------------------- */
+
+static tess_status evaluate_saved(tess_run *r, const char *dir)
+{
+    tess_model *part = r->model, *whole = NULL;
+    TESS_TRY(tess_model_open(dir, r->o.precision, &whole));
+    r->model = whole;
+    const tess_status st = tess__run_evaluate(r);
+    r->model = part;
+    tess_model_free(whole);
+    return st;
+}
+
+tess_status tess__run_evaluate_together(tess_run *r, bool due)
+{
+    char name[40], *dir = NULL;
+    uint8_t all = due;
+    TESS_TRY(tess_comm_broadcast(r->o.comm, &all, 1, 0));
+    if (!all) {
+        return TESS_OK;
+    }
+    /* A leftover of a killed run is swept with those of saves. */
+    snprintf(name, sizeof name, "step_%08lld.tmp.eval", (long long)r->state.step);
+    TESS_TRY(tess__checkpoint_save_together(r->o.comm, r->model, &r->state, r->checkpoints_dir,
+                                            name, NULL));
+    if (r->rank > 0) {
+        return TESS_OK;
+    }
+    dir = tess_format("%s/%s", r->checkpoints_dir, name);
+    tess_status st = dir ? evaluate_saved(r, dir) : TESS_NOMEM;
+    st = st ? st : tess_dir_remove(dir);
+    tess_free(dir);
+    return st;
+}
+
+tess_status tess__run_take_whole(tess_run *r)
+{
+    tess_trainer_free(r->trainer);
+    r->trainer = NULL;
+    tess_model_free(r->model);
+    r->model = NULL;
+    return tess_model_open(r->last_checkpoint, r->o.precision, &r->model);
 }
 
 /* ---- the end ------------------------------------------------------------------------------- */
