@@ -15,8 +15,7 @@ TESS_MUST_USE static inline tess_status side_model(const char *config, tess_prec
     TESS_TRY(tess__model_config_load(config, &(*out)->arena, &(*out)->config));
     TESS_TRY(tess__model_make_store(*out));
     TESS_TRY(tess_store_allocate((*out)->store));
-    tess__model_init_params(*out, seed);
-    return TESS_OK;
+    return tess__model_init_params(*out, seed);
 }
 
 #endif
