@@ -85,7 +85,7 @@ def presets():
         tiny.check(f"{name}: OpenCLIP's number of parameters", p["parameters"] == params,
                    p["parameters"])
     last = None
-    for ranks in (8, 128, 1024):
+    for ranks in (8,) if "asan" in tiny.BUILD else (8, 128, 1024):
         begin = processor_seconds()
         p = plan("--model", "bletchley-2.5B", "--cluster", f"h200x{ranks}", "--batch-size", 64)
         took = processor_seconds() - begin
