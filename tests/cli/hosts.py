@@ -15,6 +15,9 @@ import ranks
 import tiny
 from job import Job
 
+# Seconds: the ranks' own limit, the notes' grace, the launcher's keepalive, a busy machine.
+CUT_LIMIT = faults.TIMEOUT + 4 + 9 + 4
+
 AGENT = """#!/bin/sh
 # Stands in for ssh: agent ADDRESS COMMAND...
 n=${1##*.}
@@ -64,6 +67,7 @@ class Hosts:
             ip("-n", switch, "link", "set", f"port{h}", "master", "br0", "up")
             ip("-n", self.space(h), "addr", "add", f"{self.address(h)}/24", "dev", "eth0")
             ip("-n", self.space(h), "link", "set", "eth0", "up")
+            ip("netns", "exec", self.space(h), "sysctl", "-qw", "net.ipv4.tcp_retries2=3")
         self.agent = f"{self.work}/agent"
         with open(self.agent, "w", encoding="ascii") as f:
             f.write(AGENT % self.prefix)
@@ -97,7 +101,7 @@ class Hosts:
                    OMPI_MCA_plm="rsh", OMPI_MCA_plm_rsh_agent=self.agent,
                    OMPI_MCA_plm_rsh_no_tree_spawn=1, OMPI_MCA_btl="self,tcp",
                    OMPI_MCA_pml="ob1", OMPI_MCA_btl_tcp_if_include="eth0",
-                   OMPI_MCA_oob_tcp_if_include="eth0", OMPI_MCA_oob_tcp_keepalive_time=1,
+                   OMPI_MCA_oob_tcp_if_include="eth0", OMPI_MCA_oob_tcp_keepalive_time=6,
                    OMPI_MCA_oob_tcp_keepalive_intvl=1, OMPI_MCA_oob_tcp_keepalive_probes=3, OMPI_MCA_orte_tmpdir_base=self.work)
 
 
@@ -147,7 +151,7 @@ def cut(hosts, place, host):
     faults.trains(job, place, name)
     hosts.link(host, "down")
     who = r"rank \d \(host\d, process \d+\)"
-    found = faults.outcome("a link goes down", job, faults.STOP_LIMIT, [who])
+    found = faults.outcome("a link goes down", job, CUT_LIMIT, [who], bounds_launcher=True)
     hosts.link(host, "up")
     tiny.check(f"host {host} of {hosts.n} cut off: a named end within {found['limit']} s, nothing left",
                found["detected"] and found["named"] and found["orphans"] == 0, found)
