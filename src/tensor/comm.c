@@ -156,7 +156,11 @@ static void add_missing(const tess_comm *c, const char *what, const char *how, c
             add_rank(c, r, out);
         }
     }
-    tess_buf_addf(out, "%s", n ? how : "all ranks answer");
+    if (n > 0) {
+        tess_buf_adds(out, how);
+    } else {
+        tess_buf_addf(out, "after %g s all ranks wait and answer: messages were lost", c->seconds);
+    }
     add_suspects(c, out);
 }
 

@@ -67,7 +67,6 @@ class Hosts:
             ip("-n", switch, "link", "set", f"port{h}", "master", "br0", "up")
             ip("-n", self.space(h), "addr", "add", f"{self.address(h)}/24", "dev", "eth0")
             ip("-n", self.space(h), "link", "set", "eth0", "up")
-            ip("netns", "exec", self.space(h), "sysctl", "-qw", "net.ipv4.tcp_retries2=3")
         self.agent = f"{self.work}/agent"
         with open(self.agent, "w", encoding="ascii") as f:
             f.write(AGENT % self.prefix)
@@ -86,6 +85,11 @@ class Hosts:
     def link(self, host, state):
         """Takes a host's cable out ("down") or puts it in again ("up"), at the switch."""
         ip("-n", f"{self.prefix}0", "link", "set", f"port{host}", state)
+
+    def retry(self, n):
+        """How often TCP sends again what nobody acknowledges: 15 is a quarter of an hour."""
+        for h in range(1, self.n + 1):
+            ip("netns", "exec", self.space(h), "sysctl", "-qw", f"net.ipv4.tcp_retries2={n}")
 
     def sent(self, host):
         """Bytes that left this host."""
@@ -149,10 +153,12 @@ def cut(hosts, place, host):
     name = place.name()
     job = hosts.job(1, *place.args(name, "--steps", 1000000, "--rank-timeout", faults.TIMEOUT))
     faults.trains(job, place, name)
+    hosts.retry(3)
     hosts.link(host, "down")
     who = r"rank \d \(host\d, process \d+\)"
     found = faults.outcome("a link goes down", job, CUT_LIMIT, [who], bounds_launcher=True)
     hosts.link(host, "up")
+    hosts.retry(15)
     tiny.check(f"host {host} of {hosts.n} cut off: a named end within {found['limit']} s, nothing left",
                found["detected"] and found["named"] and found["orphans"] == 0, found)
     return found
