@@ -91,14 +91,14 @@ typedef struct tess_case {
 } tess_case;
 
 typedef enum tess_op_flags {
-    TESS_OP_EFFECT = 1, /* writes state: always part of a plan, outputs none */
-    TESS_OP_VIEW = 2,   /* output 0 is input 0 under another shape: no code, no memory */
-    TESS_OP_LEAF = 4,   /* input or state: bound, not computed */
-    TESS_OP_PAGES = 32, /* may be given whole groups that are paged: asks for pieces itself */
-    TESS_OP_ROUNDS = 8, /* bf16: rounds to bf16 within too, what a product multiplies next */
-    TESS_OP_CHEAP = 16, /* one pass over memory: may be computed again rather than kept */
-    TESS_OP_MEETS = 32, /* waits for other ranks; on a device by way of the host's memory */
-    TESS_OP_AGAIN = 64, /* made again for the backward pass, wherever it stands */
+    TESS_OP_EFFECT = 1,  /* writes state: always part of a plan, outputs none */
+    TESS_OP_VIEW = 2,    /* output 0 is input 0 under another shape: no code, no memory */
+    TESS_OP_LEAF = 4,    /* input or state: bound, not computed */
+    TESS_OP_ROUNDS = 8,  /* bf16: rounds to bf16 within too, what a product multiplies next */
+    TESS_OP_CHEAP = 16,  /* one pass over memory: may be computed again rather than kept */
+    TESS_OP_MEETS = 32,  /* waits for other ranks; on a device by way of the host's memory */
+    TESS_OP_AGAIN = 64,  /* made again for the backward pass, wherever it stands */
+    TESS_OP_PAGES = 128, /* may be given whole groups that are paged: asks for pieces itself */
 } tess_op_flags;
 
 /* The operator's ONNX form; tensor/onnx.h.  Returns the name of output 0. */
