@@ -12,10 +12,12 @@ import shutil
 import sys
 import time
 
+import adamw_rate
 import checkpoint_rate
 import common
 import contrast_rate
 import inference_rate
+import offload_rate
 import plan_predictions
 import sentence_rate
 import train_rate
@@ -155,7 +157,8 @@ def lora(context):
 BENCHES = {'train': train_rate.bench, 'inference': inference_rate.bench,
            'sentence': sentence_rate.bench, 'decode': decode,
            'tokenize': tokenize, 'search': search, 'quality': quality, 'repeat': repeat,
-           'lora': lora, 'contrast': contrast_rate.bench, 'plan': plan_predictions.bench,
+           'lora': lora, 'adamw': adamw_rate.bench, 'offload': offload_rate.bench,
+           'contrast': contrast_rate.bench, 'plan': plan_predictions.bench,
            'checkpoint': checkpoint_rate.bench}
 
 

@@ -443,7 +443,7 @@ tess_status tess__pager_ask(tess_pager *p, const tess_pages *x, int n)
         st = TESS_FAIL(
             TESS_NOMEM,
             "%.1f MB of offloaded states are needed at once, beside %.1f MB, and %.1f MB "
-            "may be",
+            "may be: raise the memory limit",
             (double)missing(p, x, n) * 1e-6,
             (double)(p->stats.there_bytes - p->stats.kept_bytes) * 1e-6, (double)p->budget * 1e-6);
     }

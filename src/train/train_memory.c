@@ -16,9 +16,9 @@ enum {
     LEAST_BLOCK = 64 << 10,
     MOST_BLOCK = 2 << 20,
     BLOCKS_OF_LIMIT = 256,
-    OPEN_PART = 4,     /* of the limit, for states while a model is opened */
-    CACHE_PART = 32,   /* for each of the loader's caches */
-    MARGIN = 24 << 20, /* libraries' buffers, threads' stacks, what malloc keeps */
+    OPEN_PART = 2,     /* of the limit, for states while a model is opened */
+    CACHE_PART = 64,   /* for each of the loader's caches */
+    MARGIN = 16 << 20, /* libraries' buffers, threads' stacks, what malloc keeps */
     TRAYS = 4,
 };
 
@@ -89,7 +89,7 @@ static tess_status divide(tess_run *r, division *d)
     d->least = d->fixed + d->workspace + need.paged_bytes;
     if (d->least <= r->o.memory_limit) {
         const size_t left = r->o.memory_limit - d->fixed - d->workspace;
-        d->room = smaller(left, 2 * need.paged_bytes);
+        d->room = smaller(left, need.paged_bytes + need.paged_bytes / 2);
         d->kept = left - d->room;
     }
     return TESS_OK;

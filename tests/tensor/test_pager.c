@@ -120,6 +120,11 @@ static void test_kept(void **state)
     const tess_pager_stats s = tess_pager_get_stats(p);
     assert_true(s.written_bytes - before.written_bytes <= 2 * 50 * BLOCK);
     assert_true(s.peak_bytes <= 4 * BLOCK);
+    while (tess_pager_get_stats(p).there_bytes > 2 * BLOCK) { /* are still being written */
+        usleep(1000);
+    }
+    assert_int_equal(tess_pager_get_stats(p).there_bytes, 2 * BLOCK);
+    assert_int_equal(((int *)base)[0], 50);
     tess_pager_free(p);
 }
 
@@ -411,6 +416,41 @@ static void test_same_bits_step_by_step(void **state)
     compare_training(false, true);
 }
 
+/* A state that one step reads and the next one writes is written back. */
+static void test_read_then_written(void **state)
+{
+    (void)state;
+    const tess_shape shape = TESS_SHAPE_OF(N);
+    tess_store *s = tess_store_new();
+    tess_workspace *workspace = tess_workspace_new();
+    tess_graph *g = tess_graph_new();
+    tess_pager *p = open_pager(SIZE_MAX);
+    tess_plan *plan = NULL;
+    tess_store_set_pager(s, p);
+    assert_int_equal(tess_store_add(s, "x", "a", shape), TESS_OK);
+    assert_int_equal(tess_store_allocate(s), TESS_OK);
+    float *x = tess_store_find(s, "x", "a", NULL);
+    assert_int_equal(tess_store_gather(s, "x", "a"), TESS_OK);
+    x[7] = 5;
+    tess_store_release(s, "x", "a", true);
+    const tess_value a = tess_state(g, "x", "a", TESS_F32, shape), y = tess_scale(g, a, 2);
+    tess_clamp(g, a, -1, 1);
+    assert_int_equal(tess_plan_build(g, &y, 1, tess_device_cpu(), s, workspace, &plan), TESS_OK);
+    assert_int_equal(tess_plan_run(plan), TESS_OK);
+    assert_true(((const float *)tess_plan_output(plan, y))[7] == 10);
+    while (tess_pager_get_stats(p).there_bytes > 0) {
+        usleep(1000);
+    }
+    assert_int_equal(tess_store_gather(s, "x", "a"), TESS_OK);
+    assert_true(x[7] == 1);
+    tess_store_release(s, "x", "a", false);
+    tess_plan_free(plan);
+    tess_graph_free(g);
+    tess_workspace_free(workspace);
+    tess_store_free(s);
+    tess_pager_free(p);
+}
+
 /* Too little is an error that names what is needed, and leaves all as it was. */
 static void test_too_little(void **state)
 {
@@ -451,6 +491,7 @@ int main(void)
         cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_same_bits_with_frozen),
         cmocka_unit_test(test_same_bits_step_by_step),
+        cmocka_unit_test(test_read_then_written),
         cmocka_unit_test(test_too_little),
     };
     return cmocka_run_group_tests(tests, open_dir, remove_dir);
