@@ -43,6 +43,14 @@ static void fill(float *x, int64_t n, uint64_t seed)
     }
 }
 
+/* Until no more than n_bytes are there: the lanes are done with what is on its way. */
+static void drain(tess_pager *p, size_t n_bytes)
+{
+    while (tess_pager_get_stats(p).there_bytes > n_bytes) {
+        usleep(1000);
+    }
+}
+
 /* Forty blocks through room for three, in runs that begin and end within blocks. */
 static void test_values_survive(void **state)
 {
@@ -61,6 +69,7 @@ static void test_values_survive(void **state)
         memcpy(x + i, want + i, n);
         tess__pager_release(p, x + i, n, TESS_PAGED_WRITTEN);
     }
+    drain(p, 0);
     for (int64_t i = ALL - N; i >= 0; i -= N) {
         assert_int_equal(tess__pager_gather(p, x + i, BLOCK), TESS_OK);
         assert_memory_equal(x + i, want + i, BLOCK);
@@ -84,11 +93,14 @@ static void test_zeroed(void **state)
     assert_int_equal(tess__pager_gather(p, base, 2 * BLOCK), TESS_OK);
     memset(base, 0xff, 2 * BLOCK);
     tess__pager_release(p, base, 2 * BLOCK, TESS_PAGED_WRITTEN);
-    assert_int_equal(tess__pager_gather(p, base, 2 * BLOCK), TESS_OK);
+    drain(p, 0);
+    assert_int_equal(tess__pager_gather(p, base, BLOCK + 8), TESS_OK);
+    assert_int_equal(tess__pager_gather(p, (char *)base + BLOCK + 8, BLOCK - 8), TESS_OK);
     const size_t written = tess_pager_get_stats(p).written_bytes;
     memset(base, 0, BLOCK + 8);
     tess__pager_release(p, base, BLOCK + 8, TESS_PAGED_ZEROED); /* one block and a bit */
     tess__pager_release(p, (char *)base + BLOCK + 8, BLOCK - 8, TESS_PAGED_READ);
+    drain(p, 0);
     assert_int_equal(tess__pager_gather(p, base, 2 * BLOCK), TESS_OK);
     const uint8_t *x = base;
     assert_true(x[0] == 0 && x[BLOCK - 1] == 0 && x[BLOCK + 7] == 0 && x[BLOCK + 8] == 0xff);
@@ -120,9 +132,7 @@ static void test_kept(void **state)
     const tess_pager_stats s = tess_pager_get_stats(p);
     assert_true(s.written_bytes - before.written_bytes <= 2 * 50 * BLOCK);
     assert_true(s.peak_bytes <= 4 * BLOCK);
-    while (tess_pager_get_stats(p).there_bytes > 2 * BLOCK) { /* are still being written */
-        usleep(1000);
-    }
+    drain(p, 2 * BLOCK);
     assert_int_equal(tess_pager_get_stats(p).there_bytes, 2 * BLOCK);
     assert_int_equal(((int *)base)[0], 50);
     tess_pager_free(p);
@@ -374,7 +384,7 @@ static void compare_training(bool frozen, bool debug)
     world a, b;
     open_world(&a, false, frozen);
     open_world(&b, true, frozen);
-    for (int step = 1; step <= 4; step++) {
+    for (int step = 1; step <= 3; step++) {
         world *const both[] = {&a, &b};
         for (int k = 0; k < 2; k++) {
             set_step(both[k], step, !debug);
@@ -433,14 +443,13 @@ static void test_read_then_written(void **state)
     assert_int_equal(tess_store_gather(s, "x", "a"), TESS_OK);
     x[7] = 5;
     tess_store_release(s, "x", "a", true);
+    drain(p, 0);
     const tess_value a = tess_state(g, "x", "a", TESS_F32, shape), y = tess_scale(g, a, 2);
     tess_clamp(g, a, -1, 1);
     assert_int_equal(tess_plan_build(g, &y, 1, tess_device_cpu(), s, workspace, &plan), TESS_OK);
     assert_int_equal(tess_plan_run(plan), TESS_OK);
     assert_true(((const float *)tess_plan_output(plan, y))[7] == 10);
-    while (tess_pager_get_stats(p).there_bytes > 0) {
-        usleep(1000);
-    }
+    drain(p, 0);
     assert_int_equal(tess_store_gather(s, "x", "a"), TESS_OK);
     assert_true(x[7] == 1);
     tess_store_release(s, "x", "a", false);
@@ -494,5 +503,6 @@ int main(void)
         cmocka_unit_test(test_read_then_written),
         cmocka_unit_test(test_too_little),
     };
+    tess_compute_threads(1); /* results do not depend on it, and threads of small loops only wait */
     return cmocka_run_group_tests(tests, open_dir, remove_dir);
 }
