@@ -242,6 +242,7 @@ BENCH_lora     := fusion
 BENCH_matmul   := tensor
 BENCH_sentence := train
 BENCH_tokenize := text
+BENCH_zero     := fusion
 BENCHES := $(patsubst bench/%.c,%,$(wildcard bench/*.c))
 define bench_rule
 $(BUILD)/bench/$1: bench/$1.c $$(call archives,$(BENCH_$1)) Makefile

@@ -21,6 +21,7 @@ import offload_rate
 import plan_predictions
 import sentence_rate
 import train_rate
+import zero_bytes
 
 QUERIES = 'recipes/emoji/queries.tsv'
 SEARCHES = 30
@@ -159,7 +160,7 @@ BENCHES = {'train': train_rate.bench, 'inference': inference_rate.bench,
            'tokenize': tokenize, 'search': search, 'quality': quality, 'repeat': repeat,
            'lora': lora, 'adamw': adamw_rate.bench, 'offload': offload_rate.bench,
            'contrast': contrast_rate.bench, 'plan': plan_predictions.bench,
-           'checkpoint': checkpoint_rate.bench}
+           'checkpoint': checkpoint_rate.bench, 'zero': zero_bytes.bench}
 
 
 def main():
