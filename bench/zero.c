@@ -2,7 +2,7 @@
 /* What ranks hold of a training's states, by the store's own allocations, and what they send in a
  * step, for each ZeRO stage; started by mpirun.
  *
- *   zero CONFIG TOKENIZER BATCH TOKENS STEPS
+ *   zero CONFIG TOKENIZER BATCH TOKENS STEPS OVERLAP_MB
  *
  * Weights in bf16 with f32 masters, gradients in bf16.  Pictures and captions are noise.  One JSON
  * line a stage, by rank 0. */
@@ -22,7 +22,7 @@ typedef struct figures {
 
 typedef struct setting {
     const char *config, *tokenizer;
-    int64_t batch, tokens, steps;
+    int64_t batch, tokens, steps, overlap;
     tess_comm *comm;
     tess_micro_batch b;
 } setting;
@@ -133,17 +133,19 @@ static tess_status run_stage(setting *s, int stage)
     tess_model *m = NULL;
     tess_trainer *t = NULL;
     TESS_TRY(tess_model_new(s->config, s->tokenizer, 1, TESS_PRECISION_BF16, &m));
-    tess_status st = tess_trainer_new(m,
-                                      &(tess_trainer_options){.batch = s->batch,
-                                                              .captions_per_image = 1,
-                                                              .accumulate = 1,
-                                                              .beta1 = 0.9f,
-                                                              .beta2 = 0.98f,
-                                                              .eps = 1e-6f,
-                                                              .comm = s->comm,
-                                                              .zero = stage,
-                                                              .grad_dtype = TESS_BF16},
-                                      &t);
+    tess_status st =
+        tess_trainer_new(m,
+                         &(tess_trainer_options){.batch = s->batch,
+                                                 .captions_per_image = 1,
+                                                 .accumulate = 1,
+                                                 .beta1 = 0.9f,
+                                                 .beta2 = 0.98f,
+                                                 .eps = 1e-6f,
+                                                 .comm = s->comm,
+                                                 .zero = stage,
+                                                 .overlap_bytes = (size_t)s->overlap << 20,
+                                                 .grad_dtype = TESS_BF16},
+                         &t);
     st = st ? st : measure(s, m, t, stage);
     tess_trainer_free(t);
     tess_model_free(m);
@@ -156,7 +158,8 @@ static tess_status run(char **a)
                  .tokenizer = a[2],
                  .batch = atoll(a[3]),
                  .tokens = atoll(a[4]),
-                 .steps = atoll(a[5])};
+                 .steps = atoll(a[5]),
+                 .overlap = atoll(a[6])};
     TESS_TRY(s.steps >= 1 && s.steps <= MAX_STEPS ? TESS_OK : TESS_INVALID);
     TESS_TRY(tess_comm_open(NULL, &s.comm));
     tess_status st = tess_comm_size(s.comm) <= MAX_RANKS ? TESS_OK : TESS_INVALID;
@@ -170,8 +173,8 @@ static tess_status run(char **a)
 
 int main(int argc, char **argv)
 {
-    if (argc != 6) {
-        fprintf(stderr, "zero CONFIG TOKENIZER BATCH TOKENS STEPS\n");
+    if (argc != 7) {
+        fprintf(stderr, "zero CONFIG TOKENIZER BATCH TOKENS STEPS OVERLAP_MB\n");
         return 2;
     }
     tess_compute_threads(1);

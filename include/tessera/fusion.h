@@ -356,6 +356,9 @@ typedef struct tess_trainer_options {
      * AdamW, whole towers.  All stages give the same bits, with `accumulate` above 1 stages 0 and 1
      * and stages 2 and 3.  From 1 on every call of the trainer is one of all ranks. */
     int zero;
+    /* From stage 2 on, of weights that are gathered ahead of their use, and of gradients that are
+     * reduced beside the work behind them; 0: each is waited for at its place. */
+    size_t overlap_bytes;
     tess_dtype grad_dtype; /* of accumulated gradients and of their sums' pieces: TESS_F32, or on
                               processors TESS_BF16 */
     /* Linear layers of blocks from this width on multiply in FP8 (tess_graph_fp8); 0: none.

@@ -48,8 +48,9 @@ typedef struct tess_train_options {
     /* NULL: alone.  Rank 0 writes the run directory, which all ranks must see to resume, and
      * evaluates; after an error the caller ends the job (tess_comm_abort). */
     tess_comm *comm;
-    int zero;                    /* see tess_trainer_options, both */
-    tess_dtype grad_dtype;       /* TESS_F32 */
+    int zero;              /* see tess_trainer_options, both */
+    tess_dtype grad_dtype; /* TESS_F32 */
+    size_t overlap_bytes;
     bool deterministic;          /* tess_compute_deterministic */
     int64_t batch_size;          /* 64; pictures of one micro-step on each rank */
     int64_t captions_per_image;  /* 1 */

@@ -20,7 +20,7 @@ typedef struct cli_train_values {
     const char *lora_target, *lora_names;
     const char *distill_text, *distill_language, *distill_loss;
     const char *grad_dtype;
-    int64_t lora_rank, zero;
+    int64_t lora_rank, zero, zero_overlap;
     double lora_alpha, rank_timeout;
     bool rslora;
     bool stochastic_rounding;

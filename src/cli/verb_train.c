@@ -123,6 +123,15 @@ static const cli_option train_options[] = {
      .value = "STAGE",
      .help = "What ranks divide among them: 1 AdamW's moments and f32 masters, 2 gradients too, 3 "
              "weights too"},
+    {.name = "zero-overlap-mb",
+     .kind = CLI_INT,
+     .fallback = "32",
+     .max = 1 << 20,
+     AT(zero_overlap),
+     RUN,
+     .value = "MB",
+     .help = "Stages 2 and 3: how much is gathered ahead of its use, and reduced behind the work "
+             "that comes next; 0: all is waited for"},
     {.name = "grad-dtype",
      .kind = CLI_CHOICE,
      .choices = "f32|bf16",

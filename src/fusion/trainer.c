@@ -11,6 +11,7 @@
 #include "fusion/lora.h"
 #include "tensor/comm.h"
 #include "tensor/fuse.h"
+#include "tensor/overlap.h"
 #include "tensor/op.h"
 #include "tensor/plan.h"
 #include "vision/patch_dropout.h"
@@ -268,6 +269,9 @@ static tess_status build_step(tess_trainer *t, tess__step_plan *p)
     if (goes_back && (t->o.recompute || t->o.zero >= 3)) {
         const tess_recompute what = t->o.recompute ? t->o.recompute : TESS_RECOMPUTE_SELECTIVE;
         TESS_TRY(apply_recompute(p, what));
+    }
+    if (t->o.zero >= 2 && tess__trainer_ranks(t) > 1 && t->o.overlap_bytes > 0 && !t->debug) {
+        TESS_TRY(tess__graph_overlap(&p->graph, p->out, p->n_out, t->o.overlap_bytes));
     }
     TESS_TRY(tess__graph_fuse(&p->graph, p->out, p->n_out, tess__model_device(t->model)));
     TESS_TRY(tess_plan_build(p->graph, p->out, p->n_out, tess__model_device(t->model),

@@ -343,10 +343,23 @@ tess_status tess__comm_carry(tess_comm *c, const tess_call *call, bool *out_done
     return wait_for(c, c->carrier->poll, c->seconds, out_done);
 }
 
-static tess_status run_call(tess_comm *c, const tess_call *call)
+/* What a rank has of a collective with itself. */
+static tess_status run_alone(const tess_call *call)
+{
+    const size_t width = is_sum(call) ? tess_dtype_bytes(call->dtype) : 1;
+    if (call->counts && call->to != call->from) {
+        memmove(call->to, call->from, (size_t)call->counts[0] * width);
+    }
+    return TESS_OK;
+}
+
+tess_status tess__comm_run(tess_comm *c, const tess_call *call)
 {
     char what[TESS_NOTE_BYTES];
     bool done = false;
+    if (!c->carrier) {
+        return run_alone(call);
+    }
     tess_status st = begin_call(c, call, what, sizeof what);
     if (st == TESS_OK && call->kind != TESS_BARRIER) {
         st = is_sum(call) ? tess__comm_sum(c, call, &done) : tess__comm_carry(c, call, &done);
@@ -357,8 +370,15 @@ static tess_status run_call(tess_comm *c, const tess_call *call)
     return st;
 }
 
+static tess_status run_call(tess_comm *c, const tess_call *call)
+{
+    TESS_TRY(tess__comm_drain(c));
+    return tess__comm_run(c, call);
+}
+
 tess_status tess__comm_meet(tess_comm *c, const tess_call *call, char *out_what, size_t n_bytes)
 {
+    TESS_TRY(tess__comm_drain(c));
     const tess_status st = begin_call(c, call, out_what, n_bytes);
     c->failed = c->failed || st != TESS_OK;
     c->wire_bytes += st ? 0 : wire(c, call);
@@ -405,12 +425,6 @@ tess_status tess_comm_reduce_scatter(tess_comm *c, const void *x, tess_dtype dty
                                      const int64_t *counts, void *mine)
 {
     TESS_TRY(check_sum(dtype));
-    if (!c->carrier) {
-        if (mine != x) {
-            memmove(mine, x, (size_t)counts[0] * tess_dtype_bytes(dtype));
-        }
-        return TESS_OK;
-    }
     return run_call(c, &(tess_call){.kind = TESS_REDUCE_SCATTER,
                                     .n = sum_of(c, counts),
                                     .dtype = dtype,
@@ -421,12 +435,6 @@ tess_status tess_comm_reduce_scatter(tess_comm *c, const void *x, tess_dtype dty
 
 tess_status tess_comm_all_gather(tess_comm *c, const void *mine, const int64_t *n_bytes, void *all)
 {
-    if (!c->carrier) {
-        if (mine != all) {
-            memmove(all, mine, (size_t)n_bytes[0]);
-        }
-        return TESS_OK;
-    }
     return run_call(c, &(tess_call){.kind = TESS_ALL_GATHER,
                                     .n = sum_of(c, n_bytes),
                                     .counts = n_bytes,
@@ -440,6 +448,7 @@ tess_status tess_comm_agree(tess_comm *c, const char *what, uint64_t hash)
     if (!c->carrier) {
         return TESS_OK;
     }
+    TESS_TRY(tess__comm_drain(c));
     if (c->failed) {
         return TESS_FAIL(TESS_COMM, "%s compared after a rank failed", what);
     }
@@ -512,6 +521,7 @@ tess_status tess_comm_open(const tess_comm_options *o, tess_comm **out)
     c->seconds = o && o->seconds > 0 ? o->seconds : DEFAULT_SECONDS;
     const int n = n_launched();
     tess_status st = n > 1 ? open_mpi(c, n) : TESS_OK;
+    c->threads = st == TESS_OK && c->carrier && c->carrier->serves_threads(c->self);
     if (st == TESS_OK && c->carrier) {
         st = gather_places(c);
         c->wire_bytes = 0;
@@ -542,6 +552,7 @@ void tess_comm_close(tess_comm *c)
         return;
     }
     bool together = false;
+    tess__comm_end_lane(c);
     if (c->carrier) {
         together = !c->failed && tess_comm_barrier(c) == TESS_OK;
         c->carrier->close(c->self, together);

@@ -46,6 +46,7 @@ typedef struct tess_carrier {
      * next note from any rank, out_from -1 while there is none. */
     tess_status (*send_note)(void *self, int to, const char *note);
     tess_status (*find_note)(void *self, int *out_from, char *out_note);
+    bool (*serves_threads)(void *self);
     void (*close)(void *self, bool together);
     void (*abort)(void *self, int code);
 } tess_carrier;
@@ -68,12 +69,26 @@ struct tess_comm {
     uint8_t *scratch;        /* of sums */
     size_t cap_scratch;
     bool failed;
+    bool threads;                /* the carrier may be called by another thread, one at a time */
+    struct tess_comm_lane *lane; /* NULL: none was needed yet */
 };
+typedef struct tess_comm_lane tess_comm_lane;
 
 /* Hands a call to the carrier and waits; TESS_OK with *out_done false: the time is up. */
 tess_status tess__comm_carry(tess_comm *c, const tess_call *call, bool *out_done);
 /* The same for TESS_ALL_REDUCE and TESS_REDUCE_SCATTER: comm_sum.c. */
 tess_status tess__comm_sum(tess_comm *c, const tess_call *call, bool *out_done);
+
+/* A collective from its meeting to its end.  Alone it copies what is the rank's own. */
+tess_status tess__comm_run(tess_comm *c, const tess_call *call);
+
+/* comm_lane.c.  A TESS_ALL_GATHER or TESS_REDUCE_SCATTER beside the caller's work; all but counts
+ * stays untouched until it is finished.  Where no thread may, it is done at once. */
+tess_status tess__comm_later(tess_comm *c, const tess_call *call, int64_t *out_ticket);
+tess_status tess__comm_finish(tess_comm *c, int64_t ticket);
+/* All that was given; before a collective of the caller's own. */
+tess_status tess__comm_drain(tess_comm *c);
+void tess__comm_end_lane(tess_comm *c);
 
 /* Before a call that another carrier does: all ranks are about to do it.  *out_what names it. */
 tess_status tess__comm_meet(tess_comm *c, const tess_call *call, char *out_what, size_t n_bytes);

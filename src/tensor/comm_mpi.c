@@ -59,6 +59,7 @@ typedef struct note {
 typedef struct job {
     MPI_Comm data, control;
     int rank, size;
+    bool threads;
     MPI_Request call, range;
     tess_call what;
     int64_t at; /* how much of a call is done, counted over all parts */
@@ -121,7 +122,9 @@ static tess_status open_library(void)
 static tess_status set_up(job *j)
 {
     int provided = 0;
-    TESS_TRY(check(mpi.Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread"));
+    TESS_TRY(
+        check(mpi.Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread"));
+    j->threads = provided >= MPI_THREAD_SERIALIZED;
     TESS_TRY(check(mpi.Comm_dup(mpi.ompi_mpi_comm_world, &j->data), "MPI_Comm_dup"));
     TESS_TRY(check(mpi.Comm_dup(mpi.ompi_mpi_comm_world, &j->control), "MPI_Comm_dup"));
     mpi.Comm_set_errhandler(j->data, mpi.ompi_mpi_errors_return);
@@ -309,6 +312,12 @@ static tess_status find_note(void *self, int *out_from, char *out_note)
 
 /* ---- life ---------------------------------------------------------------------------------- */
 
+static bool serves_threads(void *self)
+{
+    const job *j = self;
+    return j->threads;
+}
+
 static void close_job(void *self, bool together)
 {
     job *j = self;
@@ -344,6 +353,7 @@ static const tess_carrier carrier = {
     .poll_range = poll_range,
     .send_note = send_note,
     .find_note = find_note,
+    .serves_threads = serves_threads,
     .close = close_job,
     .abort = abort_job,
 };

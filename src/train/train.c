@@ -154,6 +154,7 @@ tess_status tess__run_open_trainer(tess_run *r, tess_recompute recompute)
                               .comm = o->comm,
                               .zero = o->zero,
                               .grad_dtype = o->grad_dtype,
+                              .overlap_bytes = o->overlap_bytes,
                               .distill = distill_of(o),
                               .patch_dropout = o->patch_dropout,
                               .stochastic_rounding = o->stochastic_rounding,
