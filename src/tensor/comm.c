@@ -347,7 +347,7 @@ tess_status tess__comm_carry(tess_comm *c, const tess_call *call, bool *out_done
 static tess_status run_alone(const tess_call *call)
 {
     const size_t width = is_sum(call) ? tess_dtype_bytes(call->dtype) : 1;
-    if (call->counts && call->to != call->from) {
+    if (call->counts && call->counts[0] > 0 && call->to != call->from) {
         memmove(call->to, call->from, (size_t)call->counts[0] * width);
     }
     return TESS_OK;

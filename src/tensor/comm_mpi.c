@@ -213,7 +213,7 @@ static tess_status begin(void *self, const tess_call *call)
     if (call->kind == TESS_EXCHANGE) {
         return begin_exchange(j);
     }
-    if (call->kind == TESS_ALL_GATHER) {
+    if (call->kind == TESS_ALL_GATHER && call->counts[j->rank] > 0) {
         char *place = (char *)call->to + offset_of(call->counts, j->rank);
         memmove(place, call->from, (size_t)call->counts[j->rank]);
     }

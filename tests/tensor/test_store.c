@@ -65,6 +65,67 @@ static void test_layout(void **state)
     tess_store_free(s);
 }
 
+static bool splits_matrices(const char *name, const tess_shape *shape)
+{
+    (void)name;
+    return shape->rank > 1;
+}
+
+/* Ranges of all ranks, one after the other, are the tensor, whatever the number of ranks. */
+static void test_shards(void **state)
+{
+    (void)state;
+    static const int64_t sizes[] = {0, 1, 15, 16, 17, 100, 12345};
+    for (int64_t i = 0; i < TESS_COUNT(sizes); i++) {
+        for (int ranks = 1; ranks <= 9; ranks++) {
+            int64_t least = INT64_MAX, most = 0;
+            assert_int_equal(tess_shard_begin(sizes[i], 0, ranks), 0);
+            assert_int_equal(tess_shard_begin(sizes[i], ranks, ranks), sizes[i]);
+            for (int r = 0; r < ranks; r++) {
+                const int64_t begin = tess_shard_begin(sizes[i], r, ranks);
+                const int64_t n = tess_shard_begin(sizes[i], r + 1, ranks) - begin;
+                assert_true(n >= 0 && (begin % 16 == 0 || begin == sizes[i]));
+                least = n < least ? n : least;
+                most = n > most ? n : most;
+            }
+            assert_true(most - least <= 32);
+        }
+    }
+}
+
+/* Splitting a group keeps its numbers, and what is split loads its range of a file. */
+static void test_split(void **state)
+{
+    (void)state;
+    for (int rank = 0; rank < 3; rank++) {
+        tess_store *s = tess_store_new();
+        tess_shape shape = TESS_SHAPE_OF(7, 11), got;
+        assert_int_equal(tess_store_add(s, "param", "bias", TESS_SHAPE_OF(3)), TESS_OK);
+        assert_int_equal(tess_store_add(s, "param", "w", shape), TESS_OK);
+        assert_int_equal(tess_store_allocate(s), TESS_OK);
+        float *w = tess_store_find(s, "param", "w", NULL);
+        for (int i = 0; i < 77; i++) {
+            w[i] = (float)i;
+        }
+        tess_store_find(s, "param", "bias", NULL)[2] = 5;
+        const size_t whole = tess_store_bytes(s, "param");
+        assert_int_equal(tess_store_split(s, "param", rank, 3, splits_matrices), TESS_OK);
+        const tess_held h = tess_store_held(s, "param", "w");
+        assert_true(h.split && !tess_store_held(s, "param", "bias").split);
+        assert_int_equal(h.begin, tess_shard_begin(77, rank, 3));
+        assert_int_equal(h.end, tess_shard_begin(77, rank + 1, 3));
+        assert_true(tess_store_bytes(s, "param") < whole);
+        w = tess_store_find(s, "param", "w", &got);
+        assert_true(tess_shape_equal(&got, &shape));
+        for (int64_t i = h.begin; i < h.end; i++) {
+            assert_true(w[i - h.begin] == (float)i);
+        }
+        assert_true(tess_store_find(s, "param", "bias", NULL)[2] == 5);
+        assert_int_equal(tess_store_split(s, "param", rank, 3, splits_matrices), TESS_INVALID);
+        tess_store_free(s);
+    }
+}
+
 static void test_mirror(void **state)
 {
     (void)state;
@@ -335,6 +396,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_split),
         cmocka_unit_test(test_mirror),
         cmocka_unit_test(test_additions_must_agree),
         cmocka_unit_test(test_load),
