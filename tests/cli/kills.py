@@ -28,7 +28,7 @@ def results(work, name, steps):
     """What must be the same: the last checkpoint, the model, and what was logged but for times.
     A kill between a save and the removal of the checkpoint before it leaves that one as well."""
     run = f"{work}/logs/{name}"
-    times = re.compile(r"time|per_second|gflops")
+    times = re.compile(r"time|per_second|gflops|wire_bytes")  # of a window, that saves are in
     logged = [{k: v for k, v in line.items() if not times.search(k)}
               for line in ranks.metrics(work, name)]
     return dict(checkpoint=tiny.tree(f"{run}/checkpoints/step_{steps:08d}"),
