@@ -231,7 +231,7 @@ static void add_states(world *w, bool frozen)
 {
     for (int k = 0; k < 5; k++) {
         for (int i = 0; i < LAYERS; i++) {
-            char name[8];
+            char name[16];
             snprintf(name, sizeof name, "w%d", i);
             const bool has = !(frozen && i == 2) || k == 0 || k == 4;
             assert_int_equal(
@@ -246,7 +246,7 @@ static void add_states(world *w, bool frozen)
 
 static tess_value weight(tess_graph *g, int i)
 {
-    char name[8];
+    char name[16];
     snprintf(name, sizeof name, "w%d", i);
     return tess_state(g, "param", name, TESS_F32, TESS_SHAPE_OF(WIDTH, WIDTH + i % 2));
 }
