@@ -17,6 +17,8 @@ import time
 import tiny
 
 LIMIT = 100 << 20
+with open(tiny.TESSERA, "rb") as program:
+    SANITIZED = b"__asan" in program.read()
 
 
 def make_model(work):
@@ -76,9 +78,8 @@ def same_bytes(work):
     tiny.check("checkpoint, model and losses are those of memory",
                results(work, "limited") == results(work, "whole") and results(work, "whole")[2],
                "files or losses differ")
-    sanitized = b"__asan" in open(tiny.TESSERA, "rb").read()
-    tiny.check("the limit holds", sanitized or 0 < limited[2] <= LIMIT, limited[2])
-    tiny.check("without it there is more", sanitized or whole[2] > LIMIT, whole[2])
+    tiny.check("the limit holds", SANITIZED or 0 < limited[2] <= LIMIT, limited[2])
+    tiny.check("without it there is more", SANITIZED or whole[2] > LIMIT, whole[2])
     tiny.check("no file is left", os.listdir(f"{work}/scratch") == [], "scratch")
     with open(f"{work}/logs/limited/out.log", encoding="utf-8") as f:
         tiny.check("the log says what stays in memory",
@@ -94,7 +95,9 @@ def copy_run(work, name, of):
 
 
 def either_goes_on(work):
-    for name, of, more in (("on", "whole", ["--memory-limit", LIMIT]), ("back", "limited", [])):
+    # A sanitizer has memory of its own, which grows while a checkpoint is opened.
+    limit = "160M" if SANITIZED else LIMIT
+    for name, of, more in (("on", "whole", ["--memory-limit", limit]), ("back", "limited", [])):
         copy_run(work, name, of)
         code, error, _ = watched(work, name, "--resume", "latest", *more)
         tiny.check(f"{name}: ends well", code == 0, error)
