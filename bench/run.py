@@ -19,6 +19,7 @@ import contrast_rate
 import inference_rate
 import offload_rate
 import plan_predictions
+import ranks_rate
 import sentence_rate
 import train_rate
 import zero_bytes
@@ -160,7 +161,8 @@ BENCHES = {'train': train_rate.bench, 'inference': inference_rate.bench,
            'tokenize': tokenize, 'search': search, 'quality': quality, 'repeat': repeat,
            'lora': lora, 'adamw': adamw_rate.bench, 'offload': offload_rate.bench,
            'contrast': contrast_rate.bench, 'plan': plan_predictions.bench,
-           'checkpoint': checkpoint_rate.bench, 'zero': zero_bytes.bench}
+           'checkpoint': checkpoint_rate.bench, 'zero': zero_bytes.bench,
+           'ranks': ranks_rate.bench}
 
 
 def main():
