@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* adamw: the decoupled-decay Adam of Loshchilov & Hutter 2019 over flat memory, an effect.
  *
- *   states param (N), m, v (n) f32, grad (n) f32 or bf16; hyper (5) f32: lr, c1 = 1/(1-beta1^t), c2
- * = 1/(1-beta2^t), grad_scale, t; sumsq (1) f32 of grad; state narrow (N) bf16 or absent. d = grad
- * * grad_scale * min(1, clip / (sqrt(sumsq) * grad_scale))   (clip 0: no limit) m = beta1 m +
- * (1-beta1) d;  v = beta2 v + (1-beta2) d^2 param = param (1 - lr decay) - lr m c1 / (sqrt(v c2) +
- * eps);  grad = 0;  narrow = bf16(param) Element i of grad, m, v is element i of param, or where
- * the options have parts, that of its part.  Where they have ranges, the five runs are laid out
- * each in its own way, and a range says where in each of them its elements lie; all else stays as
- * it is.  Decay applies to the first n_decayed elements; the first `begin` are another optimizer's
- *   and stay as they are.  A sumsq that is not finite leaves all but grad as it was.
+ *   states param (N), m, v (n) f32, grad (n) f32 or bf16; hyper (5) f32: lr, c1, c2, grad_scale, t;
+ *   sumsq (1) f32 of grad; state narrow (N) bf16 or absent.
+ *
+ *   c1 = 1/(1-beta1^t);  c2 = 1/(1-beta2^t)
+ *   d = grad * grad_scale * min(1, clip / (sqrt(sumsq) * grad_scale))   (clip 0: no limit)
+ *   m = beta1 m + (1-beta1) d;  v = beta2 v + (1-beta2) d^2
+ *   param = param (1 - lr decay) - lr m c1 / (sqrt(v c2) + eps);  grad = 0;  narrow = bf16(param)
+ *
+ *   Element i of grad, m, v is element i of param, or where the options have parts, that of its
+ *   part.  Where they have ranges, the five runs are laid out each in its own way, and a range says
+ *   where in each of them its elements lie; all else stays as it is.  Decay applies to the first
+ *   n_decayed elements; the first `begin` are another optimizer's and stay as they are.  A sumsq
+ *   that is not finite leaves all but grad as it was.
  *   Deterministic; one pass. */
 #include "tensor/optimizer.h"
 #include "tensor/pager.h"
