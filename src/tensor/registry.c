@@ -8,3 +8,8 @@ const tess_op *const tess__ops[] = {
 #undef TESS_OP
 };
 const int tess__n_ops = (int)TESS_COUNT(tess__ops);
+
+_Static_assert(TESS_OP_EFFECT + TESS_OP_VIEW + TESS_OP_LEAF + TESS_OP_ROUNDS + TESS_OP_CHEAP +
+                       TESS_OP_MEETS + TESS_OP_AGAIN + TESS_OP_PAGES ==
+                   255,
+               "every flag of an operator is a bit of its own");
